@@ -1,0 +1,326 @@
+"""The configuration of a run: what a YAML file may say, with defaults, units and limits.
+
+In: a YAML file and `--set a.b=c` overrides. Out: a frozen, fully checked `RunConfig`, or one `ConfigError` that lists
+every mistake at once (key, value, what is allowed). Every default is the laptop's: digits, the seed model, two cores.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+Share = float  # between 0 and 1
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run. `mistakes` holds one line each, all of them found."""
+
+    def __init__(self, source: str, mistakes: Sequence[str]) -> None:
+        self.mistakes = tuple(mistakes)
+        count = "1 mistake" if len(self.mistakes) == 1 else f"{len(self.mistakes)} mistakes"
+        super().__init__(f"{source} has {count}:\n" + "\n".join(f"  - {line}" for line in self.mistakes))
+
+
+class Section(BaseModel):
+    """Base of every part of a configuration: frozen, and an unknown key is a mistake."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class DatasetConfig(Section):
+    """Which images are learned, and how the validation split is taken from their training set."""
+
+    name: str = Field(
+        "digits", description="digits, fashion-mnist, mnist, cifar10, cifar100, svhn, folder, or a plug-in's name"
+    )
+    root: str | None = Field(None, description="folder with the data set's files; each data set has a usual place")
+    validation_fraction: Share = Field(
+        0.2, gt=0, lt=1, description="share of the training set that candidates are graded on"
+    )
+    train_limit: int | None = Field(None, ge=1, description="use at most this many training images (after the split)")
+    validation_limit: int | None = Field(None, ge=1, description="use at most this many validation images")
+    split_seed: int = Field(0, ge=0, description="seed of the split; the same for every candidate of a run")
+
+
+class ModelConfig(Section):
+    """The language model that writes the programs, and the engine that runs it."""
+
+    path: str = Field("seed", description="'seed' (the small model in the package), a folder, or a Hugging Face id")
+    engine: Literal["auto", "vllm", "transformers"] = Field(
+        "auto", description="auto: vllm where it imports, else transformers"
+    )
+    style: Literal["auto", "chat", "plain"] = Field(
+        "auto", description="auto: chat where the tokenizer has a chat template"
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="auto: float32 on a CPU, bfloat16 on a GPU"
+    )
+    context_tokens: int = Field(512, ge=64, description="longest prompt plus completion, tokens")
+    concurrent_requests: int = Field(32, ge=1, description="programs written at once by the engine")
+    gpus: float = Field(0.0, ge=0, description="GPUs of the generator actor")
+    gpu_memory_share: Share = Field(0.85, gt=0, le=1, description="share of the GPU's memory that vLLM may take")
+    cpu_cache_gib: float = Field(1.0, gt=0, description="key-value cache of vLLM's CPU build, GiB")
+
+
+class GenerationConfig(Section):
+    """How programs are asked for and sampled."""
+
+    template: str = Field("auto", description="auto, plain, instruct, or a path to a template of your own")
+    temperature: float = Field(
+        1.0, gt=0, le=5, description="of sampling; fine-tuning is at 1, so another drifts by itself"
+    )
+    top_p: Share = Field(1.0, gt=0, le=1, description="sample from the likeliest tokens of this total probability")
+    top_k: int = Field(0, ge=0, description="0: no limit")
+    max_tokens: int = Field(320, ge=16, description="longest completion, tokens")
+    examples: int = Field(
+        2, ge=0, description="earlier elites shown in each prompt, where the template has room for them"
+    )
+
+
+class ProtocolConfig(Section):
+    """The fixed recipe that every candidate of a run is trained by."""
+
+    epochs: int = Field(1, ge=1)
+    batch_size: int = Field(32, ge=1)
+    optimiser: Literal["sgd", "adamw"] = "sgd"
+    lr: float = Field(0.01, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1, description="sgd only")
+    weight_decay: float = Field(0.0, ge=0)
+    augmentation: tuple[Literal["flip", "crop"], ...] = Field(
+        (), description="applied in batches on the training device"
+    )
+    resolution: int | None = Field(
+        None, ge=4, description="side in pixels that images are resized to, once; none: as they are"
+    )
+    precision: Literal["float32", "bfloat16"] = "float32"
+    fraction: Share = Field(1.0, gt=0, le=1, description="share of the training split that is used")
+    seed: int = Field(0, ge=0, description="of initialisation, order and augmentation; the same for every candidate")
+
+    @property
+    def digest(self) -> str:
+        """Eight hex digits that change with any part of the recipe but the seed."""
+        recipe = self.model_dump_json(exclude={"seed"})
+        return hashlib.sha256(recipe.encode()).hexdigest()[:8]
+
+
+class BudgetConfig(Section):
+    """What one candidate may take; more ends it with an outcome that names the limit."""
+
+    parameters: int = Field(500_000, ge=1)
+    flops: float = Field(1e9, gt=0, description="one forward pass of one image")
+    memory_gib: float = Field(2.0, gt=0, description="of the child process that trains it")
+    build_seconds: float = Field(10.0, gt=0)
+    train_seconds: float = Field(60.0, gt=0, description="wall time of one evaluation")
+
+
+class NoveltyConfig(Section):
+    """When a program counts as seen before."""
+
+    tau: Share = Field(
+        0.9, gt=0, le=1, description="a Jaccard similarity from here on is a duplicate; 1: exact duplicates only"
+    )
+    permutations: int = Field(256, ge=16, description="of MinHash")
+    shingle_tokens: int = Field(10, ge=1, description="length of a shingle")
+    miss_rate: Share = Field(0.01, gt=0, lt=1, description="share of pairs at tau that the LSH bands may overlook")
+    graph: bool = Field(True, description="also refuse programs whose traced operation graph was seen before")
+    corpus: str | None = Field(None, description="folder of .py programs that count as seen before the first cycle")
+
+
+class SelectionConfig(Section):
+    """Which valid, novel candidates are elites."""
+
+    threshold: Share | None = Field(None, ge=0, le=1, description="fixed accuracy bar")
+    quantile: Share | None = Field(0.25, gt=0, le=1, description="rho: the best share of a cycle's valid candidates")
+    top_up_to: int = Field(0, ge=0, description="fill the training set up to this many programs a cycle; 0: never")
+    top_up_threshold: Share = Field(
+        0.0, ge=0, le=1, description="accuracy bar of the top-ups; they are never counted as elites"
+    )
+
+    @model_validator(mode="after")
+    def _has_a_bar(self) -> SelectionConfig:
+        if self.threshold is None and self.quantile is None:
+            raise ValueError("give threshold, quantile or both: without a bar every valid candidate would be an elite")
+        return self
+
+
+class FinetuneConfig(Section):
+    """How the elites teach the generator."""
+
+    enabled: bool = Field(True, description="false: the generator never learns, as a control")
+    rank: int = Field(16, ge=1, description="of LoRA")
+    alpha: int = Field(32, ge=1, description="of LoRA; its updates are scaled by alpha / rank")
+    dropout: Share = Field(0.0, ge=0, lt=1)
+    targets: tuple[str, ...] = Field(
+        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        description="layers that LoRA adapts",
+    )
+    epochs: int = Field(3, ge=1)
+    batch_size: int = Field(8, ge=1, description="programs per optimiser step, over all workers")
+    lr: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    start: Literal["continue", "fresh"] = Field("continue", description="from the last adapter, or from the base model")
+    replay: Literal["all", "last", "fraction"] = Field(
+        "last", description="which earlier cycles' elites are trained on again"
+    )
+    replay_last: int = Field(3, ge=1, description="cycles, this one included, with replay: last")
+    replay_fraction: Share = Field(0.5, ge=0, le=1, description="share of earlier elites, with replay: fraction")
+    held_out: Share = Field(
+        0.2, ge=0, lt=1, description="share of the elites kept out of training, to measure memorising"
+    )
+    workers: int = Field(1, ge=1, description="data-parallel workers")
+    cpus: float = Field(0.0, ge=0, description="per worker; 0: it takes the cores of the evaluators, idle at that time")
+    gpus: float = Field(0.0, ge=0, description="per worker")
+    attempts: int = Field(3, ge=1, description="tries after a lost worker or node before the cycle goes on without")
+
+
+class ResourceConfig(Section):
+    """What evaluation asks of the cluster."""
+
+    evaluator_cpus: float = Field(1.0, gt=0, description="per trial")
+    evaluator_gpus: float = Field(0.0, ge=0, description="per trial; a fraction shares a GPU")
+    evaluators: int | None = Field(None, ge=1, description="trials at once; none: as many as the cluster can place")
+    in_flight: int | None = Field(
+        None,
+        ge=1,
+        description="candidates asked for but not finished, at which generation stops asking; "
+        "none: what the generator writes at once and two for each evaluator",
+    )
+    builders: int = Field(1, ge=1, description="processes that build programs on the meta device")
+    place_seconds: float = Field(
+        120.0, gt=0, description="without a free place for a trial for so long, the run ends with an error"
+    )
+    retries: int = Field(3, ge=0, description="of an evaluation lost to a dead worker or node")
+
+
+class RunConfig(Section):
+    """One search."""
+
+    name: str = Field(
+        "search", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="first part of the run folder's name"
+    )
+    folder: str = Field("runs", description="where run folders are made: a path, s3://... or gs://...")
+    seed: int = Field(0, ge=0, description="of generation and fine-tuning")
+    cycles: int = Field(3, ge=1)
+    candidates_per_cycle: int = Field(16, ge=1, description="programs written, whatever becomes of them")
+    dataset: DatasetConfig = DatasetConfig()
+    model: ModelConfig = ModelConfig()
+    generation: GenerationConfig = GenerationConfig()
+    protocol: ProtocolConfig = ProtocolConfig()
+    budget: BudgetConfig = BudgetConfig()
+    novelty: NoveltyConfig = NoveltyConfig()
+    selection: SelectionConfig = SelectionConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
+    resources: ResourceConfig = ResourceConfig()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> RunConfig:
+        problems = []
+        if self.generation.max_tokens >= self.model.context_tokens:
+            problems.append(
+                f"generation.max_tokens ({self.generation.max_tokens}) must be smaller than "
+                f"model.context_tokens ({self.model.context_tokens}), which holds the prompt too"
+            )
+        if (self.resources.in_flight or math.inf) < (self.resources.evaluators or 1):
+            problems.append(
+                f"resources.in_flight ({self.resources.in_flight}) must be at least "
+                f"resources.evaluators ({self.resources.evaluators}), or evaluators would stand idle"
+            )
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+
+def load_config(source: str | Path | None, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a configuration from a YAML file (None: all defaults) and apply `a.b=c` overrides, values in YAML.
+
+    Raises ConfigError with every mistake: unreadable file, malformed override, unknown key, wrong type or value.
+    """
+    name = str(source) if source is not None else "the configuration"
+    values: dict[str, Any] = {}
+    if source is not None:
+        values = _read_yaml(Path(source))
+    mistakes = [mistake for text in overrides if (mistake := _apply_override(values, text))]
+    return parse_config(values, name, mistakes)
+
+
+def parse_config(values: Mapping[str, Any], source: str, mistakes: Sequence[str] = ()) -> RunConfig:
+    """Check plain values. `mistakes` are those found before; raises ConfigError with them and all others."""
+    found = list(mistakes)
+    config: RunConfig | None = None
+    try:
+        config = RunConfig.model_validate(values)
+    except ValidationError as error:
+        found += [_describe(dict(item)) for item in error.errors()]
+    if found or config is None:
+        raise ConfigError(source, found)
+    return config
+
+
+def dump_config(config: RunConfig) -> str:
+    """The whole configuration as YAML, defaults included; `load_config` reads it back to an equal one."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(str(path), [f"cannot be read: {error.strerror or error}"]) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(str(path), [f"is not YAML: {' '.join(str(error).split())}"]) from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(str(path), [f"must hold keys and values, but holds a {type(values).__name__}"])
+    return values
+
+
+def _apply_override(values: dict[str, Any], text: str) -> str | None:
+    """Set one `a.b=c` in place; returns the mistake, if any."""
+    key, separator, value = text.partition("=")
+    keys = key.strip().split(".")
+    if not separator or not all(keys):
+        return f"--set {text}: write it as key=value, for example --set protocol.lr=0.05"
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        return f"--set {text}: the value is not YAML: {' '.join(str(error).split())}"
+    place = values
+    for part in keys[:-1]:
+        inner = place.setdefault(part, {})
+        if not isinstance(inner, dict):
+            return f"--set {text}: {part} is a single value, it has no part named {keys[-1]}"
+        place = inner
+    place[keys[-1]] = parsed
+    return None
+
+
+def _describe(item: dict[str, Any]) -> str:
+    """One line on one mistake that pydantic found: where, the value, what is allowed."""
+    keys = [str(part) for part in item["loc"]]
+    where = ".".join(keys) or "as a whole"
+    if item["type"] == "extra_forbidden":
+        return f"{where}: unknown key{_suggestion(keys)}"
+    message = str(item["msg"]).removeprefix("Value error, ")
+    if isinstance(item.get("input"), BaseModel | dict) or not keys:
+        return f"{where}: {message}"
+    return f"{where} = {item['input']!r}: {message[0].lower() + message[1:]}"
+
+
+def _suggestion(keys: Sequence[str]) -> str:
+    model: type[BaseModel] = RunConfig
+    for key in keys[:-1]:
+        annotation = model.model_fields[key].annotation if key in model.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return ""
+        model = annotation
+    allowed = list(model.model_fields)
+    close = difflib.get_close_matches(keys[-1], allowed, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; allowed: {', '.join(allowed)}"
