@@ -40,7 +40,7 @@ test-slow: setup
 	touch $@
 
 test-torchvision: .venv-torchvision/.ready
-	.venv-torchvision/bin/python -m pytest -m torchvision tests/torchvision
+	.venv-torchvision/bin/python -m pytest -m torchvision tests/with_torchvision
 
 lint: setup
 	$(BIN)/ruff check .

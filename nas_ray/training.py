@@ -1,0 +1,235 @@
+"""Trains one network by the run's protocol and predicts the validation images: a training pass an epoch, then one pass.
+
+In: a candidate's `Net` class, training images with labels, validation images without. Out: a `Prediction`. Validation
+labels never come here: grading (nas_ray/grading.py) happens in another process.
+
+Everything lives on the training device as uint8 tensors; batches are drawn by a permutation there, augmented and
+normalised there, and losses are looked at every CHECK_STEPS steps only, so that a device is never waited for between.
+Seeded: initialisation by torch's global stream, order and augmentation by one of our own, which is the same for every
+candidate whatever it draws itself. On a CPU with the same number of threads, the same seed gives the same bits; on a
+GPU cuDNN may add in another order.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from nas_ray.augmentation import augment, crop_margin, draw_augmentation
+from nas_ray.config import ProtocolConfig
+from nas_ray.datasets.dataset import Dataset
+from nas_ray.datasets.splits import take_stratified
+from nas_ray.grading import Diverged, InvalidOutput
+
+CHECK_STEPS = 64  # a diverged network is stopped within so many steps
+CURVE_POINTS = 64
+DROPOUT = 0.2  # prm["dropout"]: the contract has it, the protocol has no opinion
+PREDICTION_PIXELS = {"cpu": 1 << 18, "cuda": 1 << 21}  # per batch when predicting; 64 channels of it: 64, 512 MiB
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingData:
+    """What a candidate may learn from: N images, and the constants that normalise any image of the data set."""
+
+    images: Tensor  # uint8 (N, C, H, W), on any device
+    labels: Tensor  # int64 (N,), likewise
+    classes: int
+    mean: tuple[float, ...]  # per channel, of pixels scaled to 0 .. 1
+    std: tuple[float, ...]
+
+    @classmethod
+    def from_dataset(cls, dataset: Dataset) -> TrainingData:
+        """The training split of a data set, copied to CPU tensors."""
+        images, labels = torch.tensor(dataset.train_images), torch.tensor(dataset.train_labels)
+        return cls(images, labels, dataset.classes, dataset.mean, dataset.std)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prediction:
+    """What came out of one training."""
+
+    logits: NDArray[np.float32]  # (validation images, classes), all finite
+    curve: tuple[float, ...]  # training loss, nats, at up to 64 evenly spaced steps, the first and the last among them
+    train_seconds: float  # building the network and predicting not included
+    train_loss: float  # nats, of the last step
+    steps: int  # optimiser steps
+
+
+def hyperparameters(protocol: ProtocolConfig) -> dict[str, Any]:
+    """The `prm` that every network of a run is built with, under LEMUR's names."""
+    return {
+        "lr": protocol.lr,
+        "momentum": protocol.momentum,
+        "batch": protocol.batch_size,
+        "epoch": protocol.epochs,
+        "dropout": DROPOUT,
+        "weight_decay": protocol.weight_decay,
+    }
+
+
+def train_and_predict(
+    net_class: Callable[..., nn.Module],
+    data: TrainingData,
+    validation_images: Tensor | Callable[[], Tensor],
+    protocol: ProtocolConfig,
+    device: str,
+    prm: dict[str, Any],
+) -> Prediction:
+    """Builds `net_class(in_shape, out_shape, prm, device)`, trains it and returns its logits on the validation images.
+
+    `validation_images` is uint8 (M, C, H, W), or a function returning it, called once, after the last training step.
+    A last partial batch of a single image is left out, because batch normalisation cannot learn from one.
+
+    Raises:
+        InvalidOutput: the network's output is not a float tensor (batch, classes).
+        Diverged: a training loss or a validation logit is not finite.
+        Exception: whatever the candidate's own code raises.
+    """
+    _seed_everything(protocol.seed)
+    place = torch.device(device)
+    images, labels = _choose_fraction(data, protocol)
+    images, labels = images.to(place), labels.to(place)
+    normalise = Normaliser(data, place)
+    net = net_class((1, *images.shape[1:]), (data.classes,), dict(prm), place).to(place)
+    started = time.perf_counter()
+    losses = _train(net, images, labels, data.classes, normalise, protocol)
+    train_seconds = time.perf_counter() - started
+    opened = validation_images() if callable(validation_images) else validation_images
+    logits = predict(net, opened.to(place), data.classes, normalise, protocol)
+    steps = np.unique(np.linspace(0, len(losses) - 1, min(CURVE_POINTS, len(losses))).round().astype(int))
+    curve = tuple(losses[step] for step in steps)
+    return Prediction(logits, curve, train_seconds, losses[-1], len(losses))
+
+
+class Normaliser:
+    """Maps uint8 pixels (B, C, H, W) to float32 (pixel / 255 - mean) / std, on their device."""
+
+    def __init__(self, data: TrainingData, device: torch.device) -> None:
+        mean, std = (torch.tensor(values, dtype=torch.float64).view(-1, 1, 1) for values in (data.mean, data.std))
+        self._scale = (1 / (255 * std)).to(device, torch.float32)  # (C, 1, 1)
+        self._shift = (-mean / std).to(device, torch.float32)
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        return pixels.to(torch.float32).mul_(self._scale).add_(self._shift)
+
+
+def predict(
+    net: nn.Module, images: Tensor, classes: int, normalise: Normaliser, protocol: ProtocolConfig
+) -> NDArray[np.float32]:
+    """One pass over uint8 images (M, C, H, W) in evaluation mode: float32 logits (M, classes).
+
+    Batches are nearly equal and so never hold a single image: programs that squeeze their output would break.
+    Raises `InvalidOutput` and `Diverged` as `train_and_predict` does.
+    """
+    net.eval()
+    pixels = PREDICTION_PIXELS.get(images.device.type, PREDICTION_PIXELS["cpu"])
+    largest = max(protocol.batch_size, pixels // (images.shape[2] * images.shape[3]))
+    parts = []
+    with torch.inference_mode(), _precision(images.device, protocol):
+        for batch in images.tensor_split(-(-len(images) // largest)):
+            parts.append(check_logits(net(normalise(batch)), len(batch), classes).float())
+        logits: NDArray[np.float32] = torch.cat(parts).cpu().numpy()
+    wrong = logits.size - int(np.isfinite(logits).sum())
+    if wrong:
+        raise Diverged(f"{wrong} of {logits.size} validation logits are not finite")
+    return logits
+
+
+def check_logits(logits: Any, count: int, classes: int) -> Tensor:
+    """Returns `logits` if it is a float tensor (count, classes), else raises `InvalidOutput` saying what it is."""
+    if not isinstance(logits, Tensor):
+        raise InvalidOutput(f"forward returned {type(logits).__name__}; a float tensor ({count}, {classes}) is needed")
+    if tuple(logits.shape) != (count, classes) or not logits.is_floating_point():
+        raise InvalidOutput(
+            f"forward returned {str(logits.dtype).removeprefix('torch.')} {tuple(logits.shape)}; a float tensor "
+            f"({count}, {classes}) is needed"
+        )
+    return logits
+
+
+def _train(
+    net: nn.Module, images: Tensor, labels: Tensor, classes: int, normalise: Normaliser, protocol: ProtocolConfig
+) -> list[float]:
+    """Runs the protocol's epochs; returns the loss of every step, all finite."""
+    optimiser = _make_optimiser(net, protocol)
+    generator = torch.Generator(images.device).manual_seed(protocol.seed)
+    margin = crop_margin(images.shape[2], images.shape[3])
+    losses: list[float] = []
+    waiting: list[Tensor] = []  # losses not looked at yet
+    net.train()
+    for _ in range(protocol.epochs):
+        for chosen in _batches(len(images), protocol.batch_size, generator):
+            batch = images[chosen]
+            if protocol.augmentation:
+                batch = augment(batch, draw_augmentation(protocol.augmentation, len(batch), margin, generator), margin)
+            with _precision(images.device, protocol):
+                logits = check_logits(net(normalise(batch)), len(batch), classes)
+            loss = F.cross_entropy(logits.float(), labels[chosen])
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            waiting.append(loss.detach())
+            if len(waiting) == CHECK_STEPS:
+                _collect(waiting, losses)
+    _collect(waiting, losses)
+    return losses
+
+
+def _batches(count: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """One epoch: indices 0 .. count - 1 in random order, in batches; a last partial batch of one is left out."""
+    order = torch.randperm(count, generator=generator, device=generator.device)
+    for chosen in torch.split(order, batch_size):
+        if len(chosen) > 1 or batch_size == 1:
+            yield chosen
+
+
+def _collect(waiting: list[Tensor], losses: list[float]) -> None:
+    """Moves losses from the device into `losses`. Raises `Diverged` at the first that is not finite."""
+    if not waiting:
+        return
+    values = torch.stack(waiting).tolist()
+    waiting.clear()
+    for value in values:
+        if not np.isfinite(value):
+            raise Diverged(f"the training loss is {value} at step {len(losses) + 1}")
+        losses.append(value)
+
+
+def _make_optimiser(net: nn.Module, protocol: ProtocolConfig) -> torch.optim.Optimizer:
+    if protocol.optimiser == "adamw":
+        return torch.optim.AdamW(net.parameters(), lr=protocol.lr, weight_decay=protocol.weight_decay)
+    return torch.optim.SGD(
+        net.parameters(), lr=protocol.lr, momentum=protocol.momentum, weight_decay=protocol.weight_decay
+    )
+
+
+def _choose_fraction(data: TrainingData, protocol: ProtocolConfig) -> tuple[Tensor, Tensor]:
+    """The protocol's share of the training split, stratified, the same for every candidate; at least two images."""
+    count = max(2, round(protocol.fraction * len(data.labels)))
+    if len(data.labels) < 2:
+        raise ValueError(f"{len(data.labels)} training image; at least 2 are needed")
+    if count >= len(data.labels):
+        return data.images, data.labels
+    chosen = torch.from_numpy(take_stratified(data.labels.cpu().numpy(), count, protocol.seed)).to(data.labels.device)
+    return data.images[chosen], data.labels[chosen]
+
+
+def _precision(device: torch.device, protocol: ProtocolConfig) -> torch.autocast:
+    """bfloat16 means mixed precision: weights and optimiser stay float32."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=protocol.precision == "bfloat16")
+
+
+def _seed_everything(seed: int) -> None:
+    """Every stream that a candidate may draw from."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
