@@ -1,0 +1,1 @@
+"""What a person submits: each module is one command, `nas-ray NAME` and `python -m jobs.NAME`."""
