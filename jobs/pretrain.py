@@ -208,7 +208,10 @@ def command(
     count: Annotated[int, typer.Option(help="Programs to measure.", min=1)] = 500,
     temperature: Annotated[float, typer.Option(help="Sampling temperature for --measure.", min=0.01)] = 1.0,
 ) -> None:
-    """Make the seed model from the random program grammar, or measure one."""
+    """Make a seed model from the random program grammar, or measure one.
+
+    Example:  nas-ray pretrain --out runs/my_seed_model --minutes 25 && nas-ray pretrain --measure runs/my_seed_model
+    """
     if out is None and measure_folder is None and not grammar:
         raise typer.BadParameter(
             "give --out FOLDER to make a model, --measure FOLDER to measure one, or --measure-grammar"

@@ -1,0 +1,147 @@
+"""The supervisor's handle on a zygote: start it, have it fork, have it reap, end it.
+
+In: an opening (JSON and file descriptors) and tasks. Out: pids and wait statuses, or `ZygoteLost`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import nas_ray
+from nas_ray.sandbox.frames import Reply, receive_reply, send_frame
+
+START_SECONDS = 180.0  # importing torch on a busy machine
+ANSWER_SECONDS = 30.0  # a fork or a wait, on a busy machine
+ERROR_LINES = 5
+SCRATCH_PREFIX = "nas-ray-sandbox-"
+# Everything else stays behind: tokens, keys and paths of the worker are none of a candidate's business.
+KEPT_ENVIRONMENT = frozenset(
+    ["PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV"]
+)
+
+
+class ZygoteLost(RuntimeError):
+    """The zygote ended, or does not answer; a new one is needed."""
+
+
+def _environment() -> dict[str, str]:
+    """A clean environment in which torch neither spins while it waits nor touches a GPU at import."""
+    kept = {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
+    return kept | {
+        "PYTHONPATH": str(Path(nas_ray.__file__).parent.parent),
+        "PYTHONHASHSEED": "0",  # a program's sets come in the same order every time
+        "PYTHONUNBUFFERED": "1",  # what a killed program printed is not lost in a buffer
+        "OMP_NUM_THREADS": "1",  # no pool before the fork, NumPy's included; the child sets its own number
+        "OPENBLAS_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "KMP_BLOCKTIME": "0",
+        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+    }
+
+
+def _remove_stale_folders() -> None:
+    """Removes scratch folders whose supervisor and zygote were both killed before they could."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{SCRATCH_PREFIX}*"):
+        owner = folder.name.removeprefix(SCRATCH_PREFIX).partition("-")[0]
+        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+class Zygote:
+    """A running zygote. Starting is quick; `wait_until_ready` takes as long as importing torch."""
+
+    def __init__(self, opening: dict[str, Any], handles: list[int]) -> None:
+        _remove_stale_folders()
+        self._scratch = tempfile.mkdtemp(prefix=f"{SCRATCH_PREFIX}{os.getpid()}-")
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the zygote)
+        self.stream, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "nas_ray.sandbox.zygote", str(theirs.fileno())],
+                env=_environment(),
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                stdout=self._errors,
+                stderr=self._errors,
+                start_new_session=True,  # an interrupt from the terminal is for the driver alone
+            )
+        self._ready = False
+        self._send({**opening, "scratch": self._scratch}, handles)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def wait_until_ready(self) -> None:
+        """Returns once the zygote can fork. Raises `ZygoteLost`, with the end of what it printed."""
+        if not self._ready:
+            self._receive(Reply.READY, START_SECONDS)
+            self._ready = True
+
+    def fork(self, task: dict[str, Any], handles: list[int]) -> int:
+        """Forks a child for `task` with `handles` (channel, output, logits). Returns its pid; it stays until `reap`."""
+        self._send(task, handles)
+        pid = self._receive(Reply.FORKED, ANSWER_SECONDS)
+        if pid < 0:
+            raise ZygoteLost(f"the evaluator cannot start a process: {os.strerror(-pid)}")
+        return pid
+
+    def reap(self, pid: int) -> int:
+        """Collects the killed child `pid`, kills what it left behind, and returns its wait status."""
+        self._send({"reap": pid}, [])
+        return self._receive(Reply.REAPED, ANSWER_SECONDS)
+
+    def close(self) -> None:
+        """Ends the zygote and its children. Waits until it is gone."""
+        self.stream.close()  # it sees the end of the stream, sweeps and leaves
+        try:
+            self._process.wait(5.0)
+        except subprocess.TimeoutExpired:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        self._errors.close()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def _send(self, content: dict[str, Any], handles: list[int]) -> None:
+        try:
+            self.stream.settimeout(ANSWER_SECONDS)
+            send_frame(self.stream, content, handles)
+        except OSError as error:
+            raise ZygoteLost(self._explain(str(error))) from error
+
+    def _receive(self, kind: Reply, seconds: float) -> int:
+        try:
+            self.stream.settimeout(seconds)
+            found, number = receive_reply(self.stream)
+        except TimeoutError:
+            raise ZygoteLost(self._explain(f"no answer within {seconds:.0f} s")) from None
+        except (EOFError, OSError) as error:
+            raise ZygoteLost(self._explain(str(error) or "it ended")) from None
+        if found is not kind:
+            reason = f"it answered {found.name.lower()} ({number}) instead of {kind.name.lower()}"
+            raise ZygoteLost(self._explain(reason))
+        return number
+
+    def _explain(self, reason: str) -> str:
+        """`reason` with the end of what the zygote printed."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(0.2)  # its exit code says more than a broken stream
+        code = self._process.returncode
+        ended = "" if code is None else f" (exit code {code})"
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").splitlines()[-ERROR_LINES:]
+        return f"the evaluator's process failed: {reason}{ended}" + "".join(f"\n  {line}" for line in lines)
