@@ -1,0 +1,181 @@
+"""The evaluators of a cluster, fed while they run: one long `Tuner.fit()` with one trial for each candidate.
+
+In: programs under keys. Out: a `Measurement` for each, exactly once, as they finish. A trial that is lost with its
+process or node is run again, up to `resources.retries` times. Evaluators stay warm until `release`.
+
+Tune's own files (a temporary folder) are thrown away: what matters is in the run's Parquet files.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+import threading
+import uuid
+
+import ray
+from ray import tune
+
+from actors.evaluator import Evaluator
+from actors.trial_feed import (
+    Feed,
+    FeedSearcher,
+    FeedStopper,
+    Job,
+    Key,
+    StartCallback,
+    WarmScheduler,
+    drop_feed,
+    register_feed,
+)
+from nas_ray.candidate import Measurement
+from nas_ray.config import RunConfig
+from nas_ray.datasets import Dataset
+
+END_SECONDS = 30.0  # for the fit to end once it was told to
+# Trials waiting for a place. Each asks the cluster for one, which is what an autoscaler sees; see ray issue 43451.
+PENDING_TRIALS = 64
+TUNE_ENVIRONMENT = {
+    "TUNE_MAX_PENDING_TRIALS_PG": str(PENDING_TRIALS),
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # a CSV, a JSON and a TensorBoard file for each trial
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # never: a fit is not resumed
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # a lost evaluator is reported by us
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new reporter prints its boxes at any verbosity
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+}
+
+
+class EvaluationError(RuntimeError):
+    """Evaluation cannot go on: no place for a trial, or Tune itself failed."""
+
+
+class TrialPool:
+    """Feeds one `Tuner.fit()` in a background thread. Methods are for one thread, the driver's.
+
+    Args:
+        config: of the run; `resources`, `protocol` and `budget` matter here.
+        dataset: that candidates are trained and graded on; travels once, through the object store.
+    """
+
+    def __init__(self, config: RunConfig, dataset: Dataset) -> None:
+        self._resources = config.resources
+        self._name = f"feed-{uuid.uuid4().hex[:8]}"
+        self._feed = Feed(self._resources.retries, self._resources.evaluators)
+        register_feed(self._name, self._feed)
+        self._trainable = tune.with_resources(
+            tune.with_parameters(Evaluator, run=config, dataset=dataset), self._request()
+        )
+        self._thread: threading.Thread | None = None
+
+    def _request(self) -> dict[str, float]:
+        request = {"CPU": self._resources.evaluator_cpus}
+        if self._resources.evaluator_gpus > 0:
+            request["GPU"] = self._resources.evaluator_gpus
+        return request
+
+    def start(self) -> None:
+        """Begins to take trials, if not begun already. Returns at once."""
+        if self._thread is None:
+            self._feed.open()
+            self._thread = threading.Thread(target=self._fit, name="tune", daemon=True)
+            self._thread.start()
+
+    def submit(self, key: Key, code: str) -> None:
+        """Has a program evaluated; returns at once. Raises `EvaluationError` if the last fit failed."""
+        self._check()
+        self._feed.put(Job(key, code))
+        self.start()
+
+    def results(self, timeout: float = 0.0) -> list[tuple[Key, Measurement]]:
+        """What has finished since the last call; waits up to `timeout` seconds for the first.
+
+        Raises `EvaluationError` when trials found no place for `resources.place_seconds`, or Tune failed.
+        """
+        results = self._feed.drain(timeout)
+        if not results:
+            self._check()
+        return results
+
+    @property
+    def in_flight(self) -> int:
+        """Programs submitted whose results have not been taken."""
+        return self._feed.in_flight
+
+    @property
+    def capacity(self) -> int:
+        """Trials that the cluster, as it is now and if nothing else used it, runs at once."""
+        places = 0
+        for node in ray.nodes():  # type: ignore[no-untyped-call]
+            if node["Alive"]:
+                shares = [node["Resources"].get(name, 0.0) / amount for name, amount in self._request().items()]
+                places += int(min(shares) + 1e-9)
+        return places if self._resources.evaluators is None else min(places, self._resources.evaluators)
+
+    def release(self) -> None:
+        """Waits for what is in flight, then ends the evaluators and frees their places. `submit` starts new ones."""
+        self._end(abort=False)
+
+    def close(self) -> None:
+        """Ends everything, running evaluations included. The pool is of no use afterwards."""
+        self._end(abort=True)
+        drop_feed(self._name)
+
+    def _end(self, abort: bool) -> None:
+        if self._thread is None:
+            return
+        self._feed.finish(abort)
+        self._thread.join(END_SECONDS if abort else None)
+        self._thread = None
+
+    def _check(self) -> None:
+        failure = self._feed.failure
+        if failure:
+            raise EvaluationError(f"Ray Tune failed, so no candidate can be evaluated: {failure}")
+        if self._feed.unplaced_seconds > self._resources.place_seconds:
+            wanted = " and ".join(f"{amount:g} {name}" for name, amount in self._request().items())
+            total = ray.cluster_resources()  # type: ignore[no-untyped-call]
+            free = ray.available_resources()  # type: ignore[no-untyped-call]
+            names = list(self._request())
+            have = ", ".join(f"{free.get(name, 0):g} of {total.get(name, 0):g} {name} free" for name in names)
+            waited = f"{self._resources.place_seconds:g} s (resources.place_seconds)"
+            raise EvaluationError(
+                f"no evaluation found a free place for {waited}: one needs {wanted} on a single node; the cluster has "
+                f"{have}. Lower resources.evaluator_cpus or resources.evaluator_gpus, stop what holds the rest, or add nodes"
+            )
+
+    def _fit(self) -> None:
+        """Runs in the background until the feed says that it is finished."""
+        os.environ.update(TUNE_ENVIRONMENT)
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures reach the driver as exceptions and results
+        folder = ""
+        try:
+            folder = tempfile.mkdtemp(prefix="nas-ray-tune-")
+            tuner = tune.Tuner(
+                self._trainable,
+                tune_config=tune.TuneConfig(
+                    search_alg=FeedSearcher(self._name),
+                    scheduler=WarmScheduler(self._name),
+                    num_samples=-1,
+                    reuse_actors=True,
+                    trial_dirname_creator=lambda trial: trial.trial_id,
+                ),
+                run_config=tune.RunConfig(
+                    name="evaluations",
+                    storage_path=folder,
+                    verbose=0,
+                    stop=FeedStopper(self._name),
+                    callbacks=[StartCallback(self._name)],
+                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                    failure_config=tune.FailureConfig(max_failures=0),
+                ),
+            )
+            tuner.fit()
+        except BaseException as error:
+            lines = str(error).strip().splitlines()
+            self._feed.fail(f"{type(error).__name__}: {lines[-1] if lines else ''}")
+        finally:
+            if folder:
+                shutil.rmtree(folder, ignore_errors=True)
