@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(args=list(arguments) if arguments is not None else None, prog_name="nas-ray")
     except KeyboardInterrupt:
-        stderr.print("Stopped. Nothing that was recorded is lost; a search goes on with `nas-ray resume RUN`.")
+        stderr.print("Stopped.")
         sys.exit(130)
     except Exception as error:
         message = explain(error)

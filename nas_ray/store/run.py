@@ -171,6 +171,11 @@ class Store:
         wanted = [folder for folder in folders if cycle is None or folder.endswith(f"/cycle={cycle:04d}")]
         return [one for folder in wanted for one in read_rows(self.place, folder, row)]
 
+    @property
+    def adapters_folder(self) -> str:
+        """Where all versions of the run's adapter lie."""
+        return self.place.address("adapters")
+
     def adapter_folder(self, version: int) -> str:
         """Where adapter `version` (1, 2, ...) belongs: a path on a local run, an address in an object store."""
         return self.place.address(f"adapters/{version:04d}")

@@ -1,0 +1,89 @@
+"""Does the loop learn? A run beside its frozen control, cycle by cycle, with 95 % intervals, as Markdown.
+
+    nas-ray search --config examples/paper_digits.yaml --run paper
+    nas-ray search --config examples/paper_digits.yaml --run frozen --set finetune.enabled=false
+    python benchmarks/learning.py runs/paper runs/frozen
+
+In: two finished runs. Out: a table of each, and the pooled last three cycles beside the first cycle and the control's
+last three. The bar is the fixed one of the configuration, so that shares mean the same in every cycle.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from nas_ray.interval import Interval, mean_interval, wilson
+from nas_ray.outcome import Outcome
+from nas_ray.schema import CandidateRow
+from nas_ray.store import Store, find_run
+
+LAST = 3  # cycles pooled at the end
+
+
+def percent(interval: Interval | None) -> str:
+    if interval is None:
+        return "-"
+    return f"{100 * interval.estimate:.1f} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
+
+
+def describe(rows: Sequence[CandidateRow], bar: float, elites: int) -> list[str]:
+    """One table row: valid rate, mean accuracy, share over the bar (both of the valid ones), novel elites, best."""
+    graded = [row.accuracy for row in rows if row.accuracy is not None]
+    judged = sum(not row.outcome.is_engine_fault for row in rows)
+    over = sum(accuracy >= bar for accuracy in graded)
+    duplicates = sum(row.outcome is Outcome.DUPLICATE for row in rows)
+    best = f"{100 * max(graded):.1f}" if graded else "-"
+    return [
+        percent(wilson(len(graded), judged)),
+        percent(mean_interval(graded)),
+        percent(wilson(over, len(graded))),
+        f"{percent(wilson(over, judged))}",
+        str(elites),
+        str(duplicates),
+        best,
+    ]
+
+
+def print_table(first_column: str, lines: Sequence[tuple[str, list[str]]]) -> None:
+    names = (
+        "valid, %",
+        "mean accuracy, %",
+        "valid ones over the bar, %",
+        "all over the bar, %",
+        "elites",
+        "dup.",
+        "best",
+    )
+    print(f"| {first_column} | " + " | ".join(names) + " |")
+    print("|---" * (len(names) + 1) + "|")
+    for name, cells in lines:
+        print(f"| {name} | " + " | ".join(cells) + " |")
+    print()
+
+
+def pool(store: Store, cycles: Sequence[int], bar: float) -> list[str]:
+    closed = {row.cycle: row for row in store.cycles()}
+    rows = [row for cycle in cycles for row in store.candidates(cycle)]
+    return describe(rows, bar, sum(closed[cycle].elite for cycle in cycles))
+
+
+def main() -> None:
+    stores = {name: Store.open(find_run(name)) for name in sys.argv[1:]}
+    pooled = []
+    for name, store in stores.items():
+        bar = store.config.selection.threshold or 0.0
+        cycles = [row.cycle for row in store.cycles()]
+        minutes = sum(row.total_seconds for row in store.cycles()) / 60
+        print(
+            f"### {name}: {len(cycles)} cycles, {len(store.candidates())} candidates, bar {bar:g}, {minutes:.1f} min\n"
+        )
+        print_table("cycle", [(str(cycle), pool(store, [cycle], bar)) for cycle in cycles])
+        pooled.append((f"{name}, first cycle", pool(store, cycles[:1], bar)))
+        pooled.append((f"{name}, last {LAST} cycles", pool(store, cycles[-LAST:], bar)))
+    print("### Together\n")
+    print_table("cycles", pooled)
+
+
+if __name__ == "__main__":
+    main()
