@@ -143,7 +143,8 @@ class TrialPool:
             waited = f"{self._resources.place_seconds:g} s (resources.place_seconds)"
             raise EvaluationError(
                 f"no evaluation found a free place for {waited}: one needs {wanted} on a single node; the cluster has "
-                f"{have}. Lower resources.evaluator_cpus or resources.evaluator_gpus, stop what holds the rest, or add nodes"
+                f"{have}. Lower resources.evaluator_cpus or resources.evaluator_gpus, stop what holds the rest, or add "
+                "nodes"
             )
 
     def _fit(self) -> None:

@@ -35,6 +35,7 @@ BYTES_A_PARAMETER = 8  # room for the weights: float64 at most,
 SPARE_BYTES = 64 << 20  # and for what is not trained, such as running means; untouched memory costs nothing
 FORMAT = 1  # of the card
 
+
 class ExportError(Exception):
     """A candidate that cannot be exported: which one and why."""
 

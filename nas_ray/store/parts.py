@@ -63,7 +63,8 @@ def list_parts(place: Place, folder: str) -> tuple[list[Part], list[Part]]:
     matches = (NAME.fullmatch(name) for name in place.names(folder))
     found = sorted(Part(int(match[1]), int(match[2])) for match in matches if match)
     replaced = [
-        part for part in found
+        part
+        for part in found
         if any(other != part and other.first <= part.first and part.last <= other.last for other in found)
     ]
     return [part for part in found if part not in replaced], replaced

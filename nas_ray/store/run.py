@@ -200,7 +200,9 @@ class Store:
         """Take the lock and clear away what a dead driver was in the middle of. No row is lost, added or changed."""
         self.lock()
         replaced = [
-            name for row in ROWS for folder in part_folders(self.place, row)
+            name
+            for row in ROWS
+            for folder in part_folders(self.place, row)
             for name in remove_replaced(self.place, folder)
         ]
         return Recovery(temporary=tuple(self.place.clean()), replaced=tuple(replaced))
