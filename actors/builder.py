@@ -13,12 +13,10 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayError
 
-from nas_ray.candidate import Build
+from nas_ray.candidate import Build, Key
 from nas_ray.config import RunConfig
 from nas_ray.outcome import Outcome, Rejection, Stage
 from nas_ray.sandbox import Sandbox
-
-Key = tuple[int, int]  # (cycle, index)
 
 
 class Builder:

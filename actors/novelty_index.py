@@ -138,7 +138,7 @@ class NoveltyIndexHandle:
     def _remember(self, entry: Seen) -> None:
         self._unfinished[entry.id] = entry
         if len(self._unfinished) > self._limit:
-            finished = {row.id for row in self._rows()}
+            finished = {entry.id for entry in _admitted(self._rows())}  # a duplicate bears the id of another
             self._unfinished = {key: seen for key, seen in self._unfinished.items() if key not in finished}
             self._limit = max(UNFINISHED, 2 * len(self._unfinished))
 

@@ -19,10 +19,8 @@ from ray.tune import Callback, Stopper
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
-from nas_ray.candidate import Measurement
+from nas_ray.candidate import Key, Measurement
 from nas_ray.outcome import Outcome, Stage
-
-Key = tuple[int, int]  # (cycle, index)
 
 MANY = 1 << 20  # cached evaluators: as many as there can be
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import tempfile
 import threading
 import uuid
 
@@ -33,6 +32,7 @@ from actors.trial_feed import (
 from nas_ray.candidate import Measurement
 from nas_ray.config import RunConfig
 from nas_ray.datasets import Dataset
+from nas_ray.scratch import make_scratch
 
 END_SECONDS = 30.0  # for the fit to end once it was told to
 # Trials waiting for a place. Each asks the cluster for one, which is what an autoscaler sees; see ray issue 43451.
@@ -149,11 +149,11 @@ class TrialPool:
 
     def _fit(self) -> None:
         """Runs in the background until the feed says that it is finished."""
-        os.environ.update(TUNE_ENVIRONMENT)
+        os.environ.update({name: os.environ.get(name, value) for name, value in TUNE_ENVIRONMENT.items()})
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures reach the driver as exceptions and results
         folder = ""
         try:
-            folder = tempfile.mkdtemp(prefix="nas-ray-tune-")
+            folder = make_scratch("tune")
             tuner = tune.Tuner(
                 self._trainable,
                 tune_config=tune.TuneConfig(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -98,7 +99,8 @@ def finetune(
 
 def open_workers(config: RunConfig, adapters_folder: str | Path) -> FinetuneWorkers:
     """The workers of a run; their checkpoints lie beside its adapters, in reach of every node that reaches those."""
-    return FinetuneWorkers(config.finetune, folder_within(adapters_folder, ".finetune.tmp"))
+    # A name of its own: workers of a driver that was killed a moment ago may still be writing into theirs.
+    return FinetuneWorkers(config.finetune, folder_within(adapters_folder, f".finetune-{uuid.uuid4().hex[:8]}.tmp"))
 
 
 def _report_of(target: str, pairs: Sequence[Pair]) -> FinetuneReport:
@@ -106,7 +108,7 @@ def _report_of(target: str, pairs: Sequence[Pair]) -> FinetuneReport:
         report = FinetuneReport.load(fetch_adapter(target, Path(scratch)))
     if not {*report.training_ids} <= {pair.id for pair in pairs}:
         raise FinetuneError(f"{target} was trained on other programs, and none is ever overwritten; move it away")
-    return report
+    return replace(report, adapter=target)  # the run folder may have moved since
 
 
 def finetune_again(store: Store, cycle: int | None = None, out: str | None = None) -> FinetuneReport:

@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from jobs.search import drive, prepare
+from nas_ray.report import write_report
 from nas_ray.store import Store, find_run
 
 
@@ -31,8 +32,14 @@ def resume_command(
     store = Store.open(find_run(run))
     prepared = prepare(store.config)
     store.recover()
+    for closed in store.cycles():
+        store.compact(closed.cycle)  # a driver may have died between closing a cycle and merging its files
     if cycles is not None:
         store.change_cycles(cycles)
+    if len(store.cycles()) >= store.config.cycles:
+        write_report(store)
+        typer.echo(f"{store.folder} is finished: {store.config.cycles} cycles. Make it longer with --cycles N.")
+        return
     drive(store, *prepared, address)
 
 

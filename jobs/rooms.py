@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 
-import ray
-
 from actors.builder import BuilderPool
 from actors.finetune_workers import FinetuneWorkers
 from actors.generator import GeneratorHandle
@@ -22,6 +20,8 @@ from jobs.live import Watcher
 from nas_ray.config import RunConfig
 from nas_ray.datasets import Dataset, in_shape, out_shape
 from nas_ray.ledger import Ledger
+
+MODEL_SECONDS = 3600.0  # for the generator's model to be there: a hub may have to send 15 GB first
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +35,12 @@ class Rooms:
     tuners: FinetuneWorkers
     in_flight: int  # candidates asked for but not finished, at which generation stops asking
 
-    def make_way_for_finetune(self, config: RunConfig) -> None:
-        """Give the idle evaluators' places back where the fine-tune would not fit beside them."""
-        free = ray.available_resources()
-        wanted = {"CPU": config.finetune.cpus, "GPU": config.finetune.gpus}
-        if any(free.get(kind, 0.0) < amount * config.finetune.workers for kind, amount in wanted.items()):
+    def make_way_for_finetune(self) -> None:
+        """Give the idle evaluators' places back where the fine-tune wants places of its own.
+
+        Both might fit, but only what is free on a single node counts, and which one that would be Ray alone knows.
+        """
+        if self.tuners.holds_place:
             self.trials.release()
 
 
@@ -56,7 +57,7 @@ def open_rooms(config: RunConfig, dataset: Dataset, ledger: Ledger, watcher: Wat
         trials = stack.enter_context(closing(TrialPool(config, dataset)))
         trials.start()
         tuners = stack.enter_context(closing(open_workers(config, ledger.store.adapters_folder)))
-        generator.ready(report=watcher.phase)
+        generator.ready(MODEL_SECONDS, report=watcher.phase)
         if config.finetune.enabled and not tuners.holds_place:
             tuners.start()  # it is warm by the end of the cycle
         in_flight = config.resources.in_flight or config.model.concurrent_requests + 2 * trials.capacity

@@ -24,7 +24,6 @@ from jobs.live import Watcher
 from jobs.rooms import Rooms, open_rooms
 from jobs.stream import CycleStream
 from nas_ray.config import RunConfig, load_config
-from nas_ray.cycle_summary import summarise_cycle
 from nas_ray.datasets import Dataset, load_dataset
 from nas_ray.finetune_report import FinetuneReport
 from nas_ray.generation_requests import RequestWriter
@@ -48,15 +47,16 @@ def search(store: Store, dataset: Dataset, writer: RequestWriter, watcher: Watch
             stream = CycleStream(cycle, writer.write(cycle, ledger.pairs()), rooms, ledger, watch)
             while not stream.finished:
                 stream.advance()  # generate -> check -> filter -> build -> evaluate, each candidate at its own pace
-                if watcher.due or stream.finished:
+                if watcher.due:
                     watcher.update(stream.snapshot())
+            watcher.update(stream.snapshot())
 
             watcher.phase("fine-tune")
             selection = select(ledger.rows(cycle), config.selection, cycle)
             lesson = choose_pairs(ledger.pairs(selection), config.finetune, cycle, config.seed)
             report = teach(lesson, rooms, ledger, watch)
             adapter = report.version if report.adapter else ledger.adapter
-            ledger.close_cycle(summarise_cycle(cycle, ledger.rows(cycle), selection, report, adapter, watch))
+            ledger.close_cycle(stream.summarise(selection, report, adapter))
             watcher.cycle_done(ledger.cycles[cycle])
             if report.reason and config.finetune.enabled:
                 watcher.warn(f"cycle {cycle} made no adapter: {report.reason}")
@@ -65,7 +65,8 @@ def search(store: Store, dataset: Dataset, writer: RequestWriter, watcher: Watch
 
 def teach(lesson: TrainingSet, rooms: Rooms, ledger: Ledger, watch: Stopwatch) -> FinetuneReport:
     """Fine-tune on a cycle's lesson; the generator goes on with the new adapter, or the old where none was made."""
-    rooms.make_way_for_finetune(ledger.config)
+    if lesson.training and ledger.config.finetune.enabled:
+        rooms.make_way_for_finetune()
     report = finetune(
         lesson.training,
         lesson.held_out,
@@ -115,12 +116,13 @@ def prepare(config: RunConfig) -> tuple[Dataset, RequestWriter]:
 def drive(store: Store, dataset: Dataset, writer: RequestWriter, address: str | None) -> None:
     """Connect, search, and leave everything in order, also when an error, a person or the cluster ends it early."""
     watcher = Watcher(store.config, store.folder, measure_progress(store).cycles)
+    note = f"Ended early. What was found is kept; go on with: nas-ray resume {store.folder}"
     with closing(store):
         try:
-            with connect(address), end_on_signal(), watcher:
+            with connect(address), end_on_signal(note), watcher:
                 search(store, dataset, writer, watcher)
-        except BaseException:
-            print(f"Ended early. What was found is kept; go on with: nas-ray resume {store.folder}", file=sys.stderr)
+        except Exception:
+            print(note, file=sys.stderr)
             raise
         watcher.finish(store)
 

@@ -5,7 +5,7 @@ request, written through the ledger the moment it is known. Nothing waits for a 
 are still being written and trained while others are still being checked.
 
 Novelty is judged in the order of arrival, in both views: code as completions come in, graphs as builds come back, which
-is the same order. So a run repeats, and a run that was killed goes on as if it had not been.
+is the same order. The order is in the journal, so a run that was killed judges as if it had not been.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ from statistics import fmean
 
 from jobs.live import Snapshot
 from jobs.rooms import Rooms
-from nas_ray.candidate import Build, Completion, GenerationRequest, Measurement, Program, Verdict
+from nas_ray.candidate import Build, Completion, GenerationRequest, Key, Measurement, Program, Verdict
 from nas_ray.contract import check_contract
+from nas_ray.cycle_summary import summarise_cycle
+from nas_ray.finetune_report import FinetuneReport
 from nas_ray.funnel import count_funnel
 from nas_ray.ledger import Ledger
 from nas_ray.outcome import Outcome, Rejection, Stage
 from nas_ray.program import parse_completion
-from nas_ray.schema import CandidateRow, EvaluationRow
+from nas_ray.schema import CandidateRow, CycleRow, EvaluationRow
+from nas_ray.selection import Selection
 from nas_ray.stopwatch import Stopwatch
-
-Key = tuple[int, int]  # (cycle, index)
 
 
 @dataclass(slots=True)
@@ -55,6 +56,7 @@ class CycleStream:
     _unasked: deque[GenerationRequest] = field(init=False)
     _unchecked: deque[tuple[int, Completion]] = field(init=False)
     _asked: int = field(init=False, default=0)
+    _tokens: int = field(init=False, default=0)  # written while this process watched
     _building: dict[Key, Draft] = field(init=False, default_factory=dict)
     _training: dict[Key, Draft] = field(init=False, default_factory=dict)
 
@@ -97,6 +99,12 @@ class CycleStream:
             tokens_per_second=self.rooms.generator.statistics().tokens_per_second if self._asked else None,
         )
 
+    def summarise(self, selection: Selection[CandidateRow], report: FinetuneReport, adapter: int) -> CycleRow:
+        """The row that closes the cycle; `adapter` is the version that goes on after it."""
+        return summarise_cycle(
+            self.cycle, self.ledger.rows(self.cycle), selection, report, adapter, self.watch, self._tokens
+        )
+
     def _generate(self) -> int:
         """Ask for as many programs as there is room for; journal those that came back."""
         room = self.rooms.in_flight - self.in_flight
@@ -107,6 +115,7 @@ class CycleStream:
         written = self.rooms.generator.poll() if self._asked else []
         for completion in written:
             self._asked -= 1
+            self._tokens += completion.tokens
             self._unchecked.append((self.ledger.add_completion(completion), completion))
         return len(asked) + len(written)
 
@@ -137,7 +146,8 @@ class CycleStream:
         return self._judge(draft, self.rooms.index.admit_code(parsed), Stage.NOVELTY)
 
     def _judge(self, draft: Draft, verdict: Verdict, stage: Stage) -> Rejection | None:
-        draft.verdict = verdict
+        if draft.verdict is None or not verdict.novel:
+            draft.verdict = verdict  # where both views find it new, the code's neighbour is the one to tell
         if verdict.novel:
             return None
         detail = f"{verdict.view} similarity {verdict.similarity:.3f} to {verdict.neighbour}"
@@ -162,6 +172,7 @@ class CycleStream:
             if rejection is not None:
                 self._finish(draft, rejection)
             elif (known := self.ledger.evaluation(draft.program.id)) is not None:
+                draft.seconds += known.seconds
                 self._finish(draft, _rejection(known), known.accuracy, known.loss)  # evaluated before an interruption
             else:
                 self._training[key] = draft

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from nas_ray.outcome import Outcome, Stage
 
+Key = tuple[int, int]  # (cycle, index): a candidate's name for the whole run
+
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:

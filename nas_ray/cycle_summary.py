@@ -21,12 +21,16 @@ def summarise_cycle(
     report: FinetuneReport,
     adapter: int,
     watch: Stopwatch,
+    tokens_watched: int,
 ) -> CycleRow:
-    """`adapter` is the version that goes on after the cycle: the new one, or the old where none was made."""
+    """`adapter` is the version that goes on after the cycle: the new one, or the old where none was made.
+
+    Counts are the whole cycle's. Seconds and speed are those of the process that closes it, which saw `tokens_watched`
+    of the tokens come in: where the cycle was interrupted, nobody knows what the process before it spent.
+    """
     elite_ids = tuple(row.id for row in selection.elites)
     top_up_ids = tuple(row.id for row in selection.top_ups)
     funnel = count_funnel(rows, elite_ids, top_up_ids)
-    tokens = sum(row.completion_tokens for row in rows)
     writing = watch.seconds("generate")
     return CycleRow(
         cycle=cycle,
@@ -53,6 +57,6 @@ def summarise_cycle(
         nll_after_train=report.nll_after_train,
         nll_before_held_out=report.nll_before_held_out,
         nll_after_held_out=report.nll_after_held_out,
-        tokens=tokens,
-        tokens_per_second=tokens / writing if writing else 0.0,
+        tokens=sum(row.completion_tokens for row in rows),
+        tokens_per_second=tokens_watched / writing if writing else 0.0,
     )

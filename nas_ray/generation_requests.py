@@ -1,7 +1,7 @@
 """What a cycle asks the language model: one request for each candidate, all known before the first is sent.
 
 In: the configuration, the facts of the data set, the elites so far. Out: `GenerationRequest`s. They depend on the run's
-seed, the cycle and the index alone, so that a cycle which is gone on with asks the same again.
+seed, the cycle, the index and the elites of earlier cycles, so that a cycle which is gone on with asks the same again.
 """
 
 from __future__ import annotations

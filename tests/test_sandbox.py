@@ -48,7 +48,7 @@ def sandbox() -> Iterator[Sandbox]:
 
 @pytest.fixture(scope="module")
 def impatient() -> Iterator[Sandbox]:
-    budget = BUDGET.model_copy(update={"train_seconds": 1.0, "build_seconds": 1.0})
+    budget = BUDGET.model_copy(update={"train_seconds": 2.0, "build_seconds": 2.0})
     with Sandbox("cpu", load_dataset(DatasetConfig()), ProtocolConfig(), budget) as sandbox:
         yield sandbox
 
@@ -148,7 +148,7 @@ def test_memory_that_grows_slowly_is_stopped_by_the_watchdog(sandbox: Sandbox) -
 def test_a_program_that_does_not_end_is_killed_and_its_step_named(impatient: Sandbox, code: str, step: str) -> None:
     measurement = impatient.evaluate(code)
     assert measurement.outcome is Outcome.TIMEOUT
-    assert measurement.detail.startswith(f"{step}: not done after 1 s")
+    assert measurement.detail.startswith(f"{step}: not done after 2 s")
 
 
 def test_a_build_that_does_not_end_is_killed(impatient: Sandbox) -> None:

@@ -18,11 +18,11 @@ from typing import Any
 
 import nas_ray
 from nas_ray.sandbox.frames import Reply, receive_reply, send_frame
+from nas_ray.scratch import make_scratch
 
 START_SECONDS = 180.0  # importing torch on a busy machine
 ANSWER_SECONDS = 30.0  # a fork or a wait, on a busy machine
 ERROR_LINES = 5
-SCRATCH_PREFIX = "nas-ray-sandbox-"
 # Everything else stays behind: tokens, keys and paths of the worker are none of a candidate's business.
 KEPT_ENVIRONMENT = frozenset(
     ["PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV"]
@@ -48,20 +48,11 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _remove_stale_folders() -> None:
-    """Removes scratch folders whose supervisor and zygote were both killed before they could."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{SCRATCH_PREFIX}*"):
-        owner = folder.name.removeprefix(SCRATCH_PREFIX).partition("-")[0]
-        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-
-
 class Zygote:
     """A running zygote. Starting is quick; `wait_until_ready` takes as long as importing torch."""
 
     def __init__(self, opening: dict[str, Any], handles: list[int]) -> None:
-        _remove_stale_folders()
-        self._scratch = tempfile.mkdtemp(prefix=f"{SCRATCH_PREFIX}{os.getpid()}-")
+        self._scratch = make_scratch("sandbox")
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the zygote)
         self.stream, theirs = socket.socketpair()
         with theirs:

@@ -9,12 +9,22 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_at_checkpoint(storage: Path) -> None:
+    """Die as soon as Ray Train has kept the state after an epoch."""
+    while not any(storage.rglob("*epoch*")):
+        time.sleep(0.002)
+    die()
 
 
 def die_before(owner: Any, name: str, condition: Callable[..., bool] = lambda *_, **__: True) -> None:
@@ -31,7 +41,7 @@ def die_before(owner: Any, name: str, condition: Callable[..., bool] = lambda *_
 
 def arm(moment: str) -> None:
     """Set the wire for one of the moments."""
-    import jobs.search
+    from actors.finetune_workers import FinetuneWorkers
     from actors.generator import GeneratorHandle
     from nas_ray.ledger import Ledger
     from nas_ray.store import Store
@@ -40,10 +50,23 @@ def arm(moment: str) -> None:
         die_before(Ledger, "add_completion", lambda ledger, done: len(ledger.unfinished(done.cycle)) >= 2)
     elif moment == "evaluation":  # an evaluation is kept, its candidate's final row is not
         die_before(Ledger, "add_candidate", lambda ledger, row: row.accuracy is not None)
-    elif moment == "fine-tune":  # every candidate is final, the adapter is not made
-        die_before(jobs.search, "finetune")
-    elif moment == "swap":  # the adapter is made, the cycle is not closed
-        die_before(GeneratorHandle, "swap")
+    elif moment == "fine-tune":  # every candidate is final, the first epoch of the fine-tune is behind
+        real_run = FinetuneWorkers.run
+
+        def run(workers: FinetuneWorkers, task: Any) -> Any:
+            threading.Thread(target=die_at_checkpoint, args=(Path(workers._storage),), daemon=True).start()
+            return real_run(workers, task)
+
+        FinetuneWorkers.run = run  # type: ignore[method-assign]
+    elif moment == "swap":  # the adapter is made and the generator was told, the cycle is not closed
+        real_swap = GeneratorHandle.swap
+
+        def swap(handle: GeneratorHandle, folder: str | None, version: int) -> None:
+            real_swap(handle, folder, version)
+            if version == 1:  # made a moment ago: no closed cycle has it, so a start would not load it
+                die()
+
+        GeneratorHandle.swap = swap  # type: ignore[method-assign]
     elif moment == "compaction":  # the cycle is closed, its files are half merged
         real = Store.compaction_steps
 

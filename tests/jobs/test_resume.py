@@ -20,7 +20,7 @@ SETTINGS = {
     "model.engine": "transformers",  # starts faster than vLLM; the way through the driver is the same
     "model.concurrent_requests": 4,
     "selection.quantile": 0.5,
-    "finetune.epochs": 1,
+    "finetune.epochs": 3,
     "dataset.train_limit": 300,
 }
 MOMENTS = ("generation", "evaluation", "fine-tune", "swap", "compaction")
@@ -62,6 +62,8 @@ def test_run_killed_at_five_moments_ends_with_one_final_row_for_every_candidate(
     ]
     assert evaluated.items() <= {(row.cycle, row.index): row for row in store.evaluations()}.items()
     assert len(store.cycles()) == CYCLES
+    for cycle in range(CYCLES):
+        assert len(list((folder / "candidates" / f"cycle={cycle:04d}").iterdir())) == 1, "a closed cycle is compacted"
 
 
 @pytest.mark.timeout(600)
