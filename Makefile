@@ -22,6 +22,7 @@ setup: $(VENV)/.ready
 $(VENV)/.ready: requirements/cpu.txt requirements/dev.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --no-deps -r requirements/cpu.txt -r requirements/dev.txt
+	@$(BIN)/python -c 'import torch' || { echo "torch does not import: pip took its CUDA build; README.md says where the CPU build is"; exit 1; }
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
