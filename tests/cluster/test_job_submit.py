@@ -60,14 +60,18 @@ def cluster() -> Iterator[Cluster]:
         head = subprocess.Popen(
             [str(BIN / "ray"), "start", "--head", "--block", f"--port={free_port()}", "--num-cpus=2",
              f"--temp-dir={folder}",
+             # Each of these has a fixed default, which another cluster on this machine may hold.
+             f"--dashboard-agent-listen-port={free_port()}", f"--dashboard-agent-grpc-port={free_port()}",
+             f"--ray-client-server-port={free_port()}",
              "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", "--disable-usage-stats"],
             env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         try:
             cluster = Cluster(f"http://127.0.0.1:{dashboard}", environment)
-            deadline = time.monotonic() + 90
-            while cluster.ray("job", "list", "--address", cluster.address).returncode != 0:
-                assert time.monotonic() < deadline, "the job server did not come up"
+            deadline = time.monotonic() + 150
+            # The server answers before the agent is there that starts jobs, so only a job that ran shows that it is.
+            while (tried := cluster.ray("job", "submit", "--address", cluster.address, "--", "true")).returncode != 0:
+                assert time.monotonic() < deadline, f"no job can be submitted:\n{tried.stdout}\n{tried.stderr}"
                 assert head.poll() is None, "ray start ended"
                 time.sleep(1)
             yield cluster
@@ -83,7 +87,7 @@ def test_submitted_search_ends_with_exit_code_0_and_a_whole_run_folder(cluster: 
         "python", "-m", "jobs.search", "--config", "examples/quickstart.yaml", "--run", "job", *settings
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "nas-ray leaderboard" in ended.stdout  # the log says what to run next
+    assert "nas-ray show" in ended.stdout  # the log says what to run next
     store = Store.open(tmp_path / "job")
     assert len(store.candidates()) == 6
     assert check_accounting(store) == []
@@ -121,7 +125,8 @@ def test_stopped_job_can_be_resumed_by_another_job(cluster: Cluster, tmp_path: P
         assert time.monotonic() < deadline, cluster.ray("job", "logs", "--address", cluster.address, "stopped").stdout
         time.sleep(0.2)
     assert cluster.ray("job", "stop", "--address", cluster.address, "stopped").returncode == 0
-    assert "STOPPED" in cluster.ray("job", "status", "--address", cluster.address, "stopped").stdout
+    assert "was stopped" in cluster.ray("job", "status", "--address", cluster.address, "stopped").stdout
+    assert f"nas-ray resume {folder}" in cluster.ray("job", "logs", "--address", cluster.address, "stopped").stdout
     kept = len(Store.open(folder).candidates())
     assert 1 <= kept < 12
 
