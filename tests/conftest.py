@@ -9,6 +9,7 @@ import pytest
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("KMP_BLOCKTIME", "0")
+os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # on a busy machine Ray's own 30 s are too few
 
 
 @pytest.fixture(scope="session")

@@ -108,7 +108,7 @@ def test_a_killed_worker_is_replaced_and_goes_on_from_the_last_epoch(
     while not done or min(done) < 2:  # Ray Train removes an epoch's checkpoint when it has taken note of the next one
         assert job.is_alive()
         time.sleep(0.01)
-        done = [int(path.name.rpartition("-")[2]) for path in adapters.glob(".finetune.tmp/train/*-epoch-*")]
+        done = [int(path.name.rpartition("-")[2]) for path in adapters.glob(".finetune-*.tmp/train/*-epoch-*")]
     os.kill(old[0], signal.SIGKILL)
     job.join()
     assert reports[0].reason == ""
