@@ -10,8 +10,8 @@ export KMP_BLOCKTIME := 0
 .PHONY: help setup search test test-slow test-torchvision lint clean
 
 help:
-	@echo "make search            set up and run the whole loop on digits with the seed model (about 5 minutes)"
-	@echo "make test              set up and run the tests (about 12 minutes)"
+	@echo "make search            set up and run the whole loop on digits with the seed model (about 3 minutes)"
+	@echo "make test              set up and run the tests (18 minutes on 2 busy cores)"
 	@echo "make test-slow         the opt-in tests: larger models, longer runs"
 	@echo "make test-torchvision  the data sets that torchvision reads, in an environment of their own (5.5 GB)"
 	@echo "make lint              ruff and mypy"

@@ -20,6 +20,7 @@ from actors.finetune_tasks import FinetuneTask, TaskBoard, last_line, work
 from nas_ray.adapters import folder_within, is_remote, remove_folder
 from nas_ray.config import FinetuneConfig
 from nas_ray.finetune_report import FinetuneReport
+from nas_ray.threads import PASSIVE_THREADS
 
 # Unless told otherwise when a job starts, Ray Train looks after its workers every 2 s, and keeps metrics of itself.
 TRAIN_ENVIRONMENT = {
@@ -29,7 +30,7 @@ TRAIN_ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a relative path in a configuration means the same in a worker
 }
-WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "TOKENIZERS_PARALLELISM": "false"}
+WORKER_ENVIRONMENT = PASSIVE_THREADS | {"TOKENIZERS_PARALLELISM": "false"}
 # A placement group refuses a bundle of nothing. Every node has memory, and one byte of it is always free.
 NO_PLACE = {"memory": 1.0}
 LEAVE_SECONDS = 60.0  # for workers that are only just starting; what is left then goes with the driver

@@ -78,7 +78,7 @@ app = typer.Typer(
 def root() -> None:
     """Neural architecture search in which a language model writes the networks and learns from what worked.
 
-    Example, three cycles of 16 candidates with everything that the package carries (about 5 minutes on 2 cores):
+    Example, three cycles of 16 candidates with everything that the package carries (about a minute on 2 quiet cores):
 
         nas-ray search --config examples/quickstart.yaml
 

@@ -15,8 +15,7 @@ from types import FrameType
 
 import ray
 
-# A waiting OpenMP thread must sleep, not spin: on contended cores spinning made an epoch ten times slower.
-WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
+from nas_ray.threads import PASSIVE_THREADS
 
 
 class RayConnectionError(RuntimeError):
@@ -30,7 +29,7 @@ def connect(address: str | None = None) -> Iterator[None]:
     Raises RayConnectionError.
     """
     address = address or os.environ.get("RAY_ADDRESS")
-    os.environ.update({key: os.environ.get(key, value) for key, value in WORKER_ENVIRONMENT.items()})
+    os.environ.update({key: os.environ.get(key, value) for key, value in PASSIVE_THREADS.items()})
     # Ray says on every start that local clusters have a token by now, which is as it should be.
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     try:
@@ -40,7 +39,7 @@ def connect(address: str | None = None) -> Iterator[None]:
             log_to_driver=False,
             logging_level=logging.WARNING,
             # A cluster started here inherits this process's environment; one that was there before has its own.
-            runtime_env={"env_vars": WORKER_ENVIRONMENT} if address else None,
+            runtime_env={"env_vars": PASSIVE_THREADS} if address else None,
         )
     except (ConnectionError, ray.exceptions.AuthenticationError) as error:
         raise RayConnectionError(

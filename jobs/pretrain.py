@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nas_ray.grammar import MISTAKES, prompt, sample_document, sample_program
+from nas_ray.threads import PASSIVE_THREADS
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
@@ -179,9 +180,8 @@ def _sum_up(programs: list[str], tokenizer: "PreTrainedTokenizerFast") -> dict[s
 
 def _set_waiting_policy() -> None:
     """Threads that spin while they wait make a shared CPU several times slower; read when torch is imported first."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("KMP_BLOCKTIME", "0")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for name, value in {**PASSIVE_THREADS, "TOKENIZERS_PARALLELISM": "false"}.items():
+        os.environ.setdefault(name, value)
 
 
 def command(

@@ -17,6 +17,7 @@ from typing import Protocol
 from nas_ray.candidate import Completion, GenerationRequest
 from nas_ray.config import ModelConfig, RunConfig
 from nas_ray.model_folder import weight_bytes
+from nas_ray.threads import PASSIVE_THREADS
 
 logger = logging.getLogger(__name__)
 
@@ -75,8 +76,8 @@ class Engine(Protocol):
 
 def prepare_process(config: ModelConfig) -> None:
     """Set what torch, OpenMP, vLLM and the hub's client read from the environment when they are first imported."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads take the cores that evaluators work on
-    os.environ.setdefault("KMP_BLOCKTIME", "0")
+    for name, value in PASSIVE_THREADS.items():  # spinning threads would take the cores that evaluators work on
+        os.environ.setdefault(name, value)
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # see actors.engines.vllm
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")

@@ -19,6 +19,7 @@ from typing import Any
 import nas_ray
 from nas_ray.sandbox.frames import Reply, receive_reply, send_frame
 from nas_ray.scratch import make_scratch
+from nas_ray.threads import PASSIVE_THREADS
 
 START_SECONDS = 180.0  # importing torch on a busy machine
 ANSWER_SECONDS = 30.0  # a fork or a wait, on a busy machine
@@ -36,14 +37,14 @@ class ZygoteLost(RuntimeError):
 def _environment() -> dict[str, str]:
     """A clean environment in which torch neither spins while it waits nor touches a GPU at import."""
     kept = {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
-    return kept | {
+    return {
+        **kept,
+        **PASSIVE_THREADS,
         "PYTHONPATH": str(Path(nas_ray.__file__).parent.parent),
         "PYTHONHASHSEED": "0",  # a program's sets come in the same order every time
         "PYTHONUNBUFFERED": "1",  # what a killed program printed is not lost in a buffer
         "OMP_NUM_THREADS": "1",  # no pool before the fork, NumPy's included; the child sets its own number
         "OPENBLAS_NUM_THREADS": "1",
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "KMP_BLOCKTIME": "0",
         "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
     }
 
