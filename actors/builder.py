@@ -23,7 +23,7 @@ class Builder:
     """Builds programs for one input shape, one at a time. Ray makes an actor of it; it also works as a plain object."""
 
     def __init__(self, config: RunConfig, in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> None:
-        self._sandbox = Sandbox("cpu", None, config.protocol, config.budget)
+        self._sandbox = Sandbox("cpu", None, config.protocol, config.budget, containment=config.containment)
         self._in_shape = in_shape
         self._out_shape = out_shape
 

@@ -28,7 +28,7 @@ class Evaluator(tune.Trainable):
         resources = run.resources
         device = "cuda" if resources.evaluator_gpus > 0 else "cpu"
         threads = max(1, int(resources.evaluator_cpus))
-        self._sandbox = Sandbox(device, dataset, run.protocol, run.budget, threads)
+        self._sandbox = Sandbox(device, dataset, run.protocol, run.budget, threads, containment=run.containment)
         self._node = ray.get_runtime_context().get_node_id()
         self._code: str = config["code"]
 
@@ -44,7 +44,9 @@ class Evaluator(tune.Trainable):
         except Exception as error:  # ours, not the candidate's: the pool tries again elsewhere
             detail = f"the evaluator failed: {error}"
             measurement = Measurement(Outcome.SANDBOX_ERROR, Stage.TRAIN, detail, type(error).__name__, 0.0)
-        measurement = dataclasses.replace(measurement, node=self._node)
+        # A sandbox that failed may have no walls to tell of.
+        tier = "" if measurement.outcome.is_engine_fault else self._sandbox.walls.tier
+        measurement = dataclasses.replace(measurement, node=self._node, tier=tier)
         return {"measurement": measurement, "done": True}
 
     def cleanup(self) -> None:

@@ -7,7 +7,7 @@ Side by side, program by program, in turns: the bare loop trains in a warm proce
 the engine takes the same program through Ray Tune, a warm evaluator and a child process, one at a time, and the clock
 stops when the driver holds the measurement. Then a burst of programs goes in at once, and the busy share is the
 seconds inside the evaluators over wall time times evaluators. Ray runs its workers at a low priority (nice 15), so
-the bare loop runs at the same.
+the bare loop runs at the same. The bare loop has no sandbox: its programs are the grammar's, never a model's.
 """
 
 from __future__ import annotations

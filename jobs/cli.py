@@ -1,8 +1,8 @@
 """The command line: `nas-ray COMMAND`.
 
-In: arguments. Out: an exit code: 0; 2 for a mistake in the input, told in one message; 130 after Ctrl-C. Each command
-is a function of its own module in this room, and its module is imported only when it is called, so that
-`nas-ray --help` does not wait for Ray, torch and vLLM.
+In: arguments. Out: an exit code: 0; 1 where `check` could not judge a file; 2 for a mistake in the input, told in one
+message; 130 after Ctrl-C. Each command is a function of its own module in this room, and its module is imported only
+when it is called, so that `nas-ray --help` does not wait for Ray, torch and vLLM.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ ENTRIES = (
     Entry("leaderboard", "jobs.leaderboard:leaderboard_command", "List the best candidates of a run."),
     Entry("show", "jobs.show:show_command", "Show one candidate: code, lineage, measurements."),
     Entry("export", "jobs.export:export_command", "Retrain a candidate and write it as files of its own."),
+    Entry("check", "jobs.check:check_command", "Check program files of your own: outcome and accuracy."),
     Entry("report", "jobs.report:report_command", "Write a run's report.html again."),
     Entry("finetune", "jobs.finetune:finetune_command", "Fine-tune the generator on a finished cycle by hand."),
     Entry("pretrain", "jobs.pretrain:command", "Train the seed model that the package carries."),

@@ -135,8 +135,7 @@ def measure(
 ) -> dict[str, object]:
     """Sample `count` programs for digits from the model in `folder`, train each for an epoch, and sum up.
 
-    The programs run inside this process, without a sandbox: only for models trained on the grammar. See
-    `nas_ray.seed_model.measure` for the protocol.
+    See `nas_ray.seed_model.measure` for the protocol.
     """
     _set_waiting_policy()
     import torch

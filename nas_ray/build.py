@@ -15,7 +15,6 @@ import math
 import random
 import sys
 import time
-import traceback
 import types
 from collections.abc import Callable
 from typing import Any, Literal
@@ -25,57 +24,40 @@ from torch import Tensor, nn
 
 from nas_ray.candidate import Build
 from nas_ray.config import BudgetConfig
+from nas_ray.failure import FILE, ContractViolation, class_name, name_failure
 from nas_ray.graph import Trace, is_uninitialised
 from nas_ray.outcome import Outcome, Rejection, Stage
 
-FILE = "<candidate>"
 BATCH = 2  # images in the trial pass: one is not enough for batch normalisation over a 1 x 1 map
-DETAIL_CHARACTERS = 400
 GIB = 1 << 30
+# Broken on any device: the other complaints of the meta device are checked on a real one.
+FINAL = frozenset([Outcome.TOO_LARGE, Outcome.FORBIDDEN, Outcome.LIMIT_EXCEEDED])
 
 OnStep = Callable[[Literal["import", "init", "forward"]], None]
 
 
-class MissingNet(Exception):
-    """The program defines no class `Net` that is a `torch.nn.Module`."""
-
-
-def load_net(code: str) -> type[nn.Module]:
-    """Executes `code` as a module of its own and returns its class `Net`.
-
-    Raises whatever the code raises, and `MissingNet` where it defines no such class.
-    """
+def load_module(code: str) -> types.ModuleType:
+    """Executes `code` as a module of its own. Raises whatever the code raises."""
     module = types.ModuleType("candidate")
     module.__file__ = FILE
     sys.modules["candidate"] = module  # dataclasses and pickling look a class's module up by name
     lines = code.splitlines(keepends=True)
     linecache.cache[FILE] = (len(code), None, lines, FILE)  # tracebacks and inspect.getsource then quote the program
     exec(compile(code, FILE, "exec"), module.__dict__)
+    return module
+
+
+def find_net(module: types.ModuleType) -> type[nn.Module]:
+    """The program's class `Net`. Raises `ContractViolation` where there is none."""
     net = getattr(module, "Net", None)
     if not isinstance(net, type) or not issubclass(net, nn.Module):
-        raise MissingNet("the program must define a class Net(nn.Module)")
+        raise ContractViolation("the program must define a class Net(nn.Module)")
     return net
 
 
-def describe_error(error: BaseException) -> str:
-    """One line for a person: the program's line that failed and the message's first line, at most 400 characters."""
-    try:
-        message = str(error).strip()
-    except Exception as failure:  # a program's own exception class may fail to print
-        message = f"(its text could not be read: {type(failure).__name__})"
-    message = message.splitlines()[0] if message else ""
-    numbers = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == FILE]
-    if isinstance(error, SyntaxError):
-        numbers, message = [error.lineno], error.msg
-    where = f"line {numbers[-1]}: " if numbers else ""
-    return (where + (message or type(error).__name__))[:DETAIL_CHARACTERS]
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """True for Python's, PyTorch's CPU and PyTorch's CUDA ways of saying that memory ran out."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+def load_net(code: str) -> type[nn.Module]:
+    """`load_module` and `find_net` in one."""
+    return find_net(load_module(code))
 
 
 def build_program(
@@ -97,10 +79,9 @@ def build_program(
     try:
         net = load_net(code)
     except Exception as error:
-        return _reject(error, Outcome.CONTRACT_ERROR if isinstance(error, MissingNet) else Outcome.BUILD_ERROR)
+        return _reject(error, Outcome.BUILD_ERROR)
     found = _build_on("meta", net, in_shape, out_shape, prm, budget, seed, on_step)
-    # A budget is broken on any device; every other complaint of the meta device is checked on a real one.
-    if isinstance(found, Rejection) and found.outcome is not Outcome.TOO_LARGE:
+    if isinstance(found, Rejection) and found.outcome not in FINAL:
         found = _build_on("cpu", net, in_shape, out_shape, prm, budget, seed, on_step)
     if isinstance(found, Rejection):
         return found
@@ -158,10 +139,9 @@ def _build_on(
     return _count_parameters(network), trace, trace.signature(logits), device
 
 
-def _reject(error: Exception, outcome: Outcome) -> Rejection:
-    if is_out_of_memory(error):
-        outcome = Outcome.OUT_OF_MEMORY
-    return Rejection(outcome, Stage.BUILD, describe_error(error), type(error).__name__)
+def _reject(error: Exception, otherwise: Outcome) -> Rejection:
+    outcome, detail = name_failure(error, otherwise)
+    return Rejection(outcome, Stage.BUILD, detail, class_name(error))
 
 
 def _count_parameters(network: nn.Module) -> int:
@@ -177,28 +157,34 @@ def _check_logits(logits: object, out_shape: tuple[int, ...]) -> Rejection | Non
     """The contract's answer for 2 images: floating-point logits of shape (2, classes)."""
     wanted = (BATCH, math.prod(out_shape))
     if not isinstance(logits, Tensor):
-        outcome, found = Outcome.INVALID_OUTPUT, f"forward returned {type(logits).__name__}"
+        found = f"forward returned {type(logits).__name__}"
     elif tuple(logits.shape) != wanted:
-        outcome, found = Outcome.SHAPE_ERROR, f"forward returned shape {tuple(logits.shape)}"
+        found = f"forward returned shape {tuple(logits.shape)}"
     elif not logits.is_floating_point():
-        outcome, found = Outcome.INVALID_OUTPUT, f"forward returned {logits.dtype}"
+        found = f"forward returned {logits.dtype}"
     elif not logits.requires_grad:
         detail = "the logits depend on no trainable parameter: there is nothing to train"
         return Rejection(Outcome.BUILD_ERROR, Stage.BUILD, detail)
     else:
         return None
-    return Rejection(outcome, Stage.BUILD, f"{found}; for {BATCH} images it must return float logits of shape {wanted}")
+    detail = f"{found}; for {BATCH} images it must return float logits of shape {wanted}"
+    return Rejection(Outcome.INVALID_OUTPUT, Stage.BUILD, detail)
+
+
+def excess_parameters(network: nn.Module, budget: BudgetConfig) -> str:
+    """What is too much, for a person; empty where the network has no more parameters than it may."""
+    parameters = _count_parameters(network)
+    return f"{parameters:,} parameters > {budget.parameters:,} allowed" if parameters > budget.parameters else ""
 
 
 def _check_size(network: nn.Module, budget: BudgetConfig, trace: Trace | None = None) -> Rejection | None:
     """The budget's word, as far as it can be said: on parameters at once, on FLOPs and activations after a pass."""
-    parameters = _count_parameters(network)
-    reason = ""
-    if parameters > budget.parameters:
-        reason = f"{parameters:,} parameters > {budget.parameters:,} allowed"
-    elif trace is not None and trace.flops // BATCH > budget.flops:
-        reason = f"{trace.flops // BATCH:,} FLOPs an image > {int(budget.flops):,} allowed"
-    elif trace is not None and trace.activation_elements * 4 // BATCH > budget.memory_gib * GIB:
-        gib = trace.activation_elements * 4 / BATCH / GIB
-        reason = f"{gib:.1f} GiB of activations for one image > {budget.memory_gib} GiB allowed"
+    reason = excess_parameters(network, budget)
+    if not reason and trace is not None:
+        flops, activation_bytes = trace.flops // BATCH, trace.activation_elements * 4 / BATCH
+        if flops > budget.flops:
+            reason = f"{flops:,} FLOPs an image > {int(budget.flops):,} allowed"
+        elif activation_bytes > budget.memory_gib * GIB:
+            gib = activation_bytes / GIB
+            reason = f"{gib:.1f} GiB of activations for one image > {budget.memory_gib} GiB allowed"
     return Rejection(Outcome.TOO_LARGE, Stage.BUILD, reason) if reason else None

@@ -88,4 +88,5 @@ class Measurement:
     peak_memory_bytes: int | None = None  # of the child process, or of the device where it has its own memory
     device: str = ""  # "cpu" | "cuda"
     node: str = ""  # that it ran on, as Ray names it
+    tier: str = ""  # of the containment that held it, "A" .. "D"; "" where it is not known
     output: str = ""  # the end of what the program printed, control characters removed

@@ -85,8 +85,13 @@ class GenerationConfig(Section):
 
 
 class ProtocolConfig(Section):
-    """The fixed recipe that every candidate of a run is trained by."""
+    """The recipe that every candidate of a run is trained by."""
 
+    kind: Literal["fixed", "candidate"] = Field(
+        "fixed",
+        description="candidate: a program trains itself, by the train_setup and learn that it must then have; "
+        "optimiser and weight_decay are its own",
+    )
     epochs: int = Field(1, ge=1)
     batch_size: int = Field(32, ge=1)
     optimiser: Literal["sgd", "adamw"] = "sgd"
@@ -106,7 +111,8 @@ class ProtocolConfig(Section):
     @property
     def digest(self) -> str:
         """Eight hex digits that change with any part of the recipe but the seed."""
-        recipe = self.model_dump_json(exclude={"seed"})
+        unsaid = {"seed", "kind"} if self.kind == "fixed" else {"seed"}  # digests from before there were two kinds hold
+        recipe = self.model_dump_json(exclude=unsaid)
         return hashlib.sha256(recipe.encode()).hexdigest()[:8]
 
 
@@ -116,8 +122,37 @@ class BudgetConfig(Section):
     parameters: int = Field(500_000, ge=1)
     flops: float = Field(1e9, gt=0, description="one forward pass of one image")
     memory_gib: float = Field(2.0, gt=0, description="of the child process that trains it")
+    gpu_memory_gib: float | None = Field(None, gt=0, description="of a GPU, where it trains on one; none: all of it")
     build_seconds: float = Field(10.0, gt=0)
     train_seconds: float = Field(60.0, gt=0, description="wall time of one evaluation")
+
+
+class ContainmentConfig(Section):
+    """Behind which walls candidates run, and what they may take there."""
+
+    floor: Literal["A", "B", "C", "D"] = Field(
+        "B",
+        description="weakest tier that a node may have to run candidates (docs/containment.md); D, which --unsafe "
+        "sets, is no wall at all",
+    )
+    screen: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="refuse a program for the imports and calls that reading it finds; auto: where the floor is C or D",
+    )
+    threads: int = Field(64, ge=1, description="of a candidate, those of the evaluator not counted")
+    scratch_mib: int = Field(512, ge=2, description="in its working folder; half of it in one file")
+    scratch_files: int = Field(10_000, ge=1, description="in its working folder")
+    output_mib: int = Field(256, ge=1, description="printed; the last 64 KiB are kept")
+
+    @property
+    def screens(self) -> bool:
+        """True where programs are refused for what reading them finds."""
+        return self.screen == "always" or (self.screen == "auto" and self.floor in "CD")
+
+    @property
+    def file_bytes(self) -> int:
+        """Longest file of a candidate."""
+        return self.scratch_mib * (1 << 20) // 2
 
 
 class NoveltyConfig(Section):
@@ -214,6 +249,7 @@ class RunConfig(Section):
     generation: GenerationConfig = GenerationConfig()
     protocol: ProtocolConfig = ProtocolConfig()
     budget: BudgetConfig = BudgetConfig()
+    containment: ContainmentConfig = ContainmentConfig()
     novelty: NoveltyConfig = NoveltyConfig()
     selection: SelectionConfig = SelectionConfig()
     finetune: FinetuneConfig = FinetuneConfig()

@@ -1,7 +1,7 @@
 """Does a program look like a candidate: the classes and signatures that the engine calls, and nothing beyond its reach.
 
-In: a `Program`. Out: None, or a `Rejection` with `contract_error` (what was found and what is wanted) or `forbidden`
-(the act and its line in `Program.code`, see `nas_ray.forbidden`). Nothing is executed.
+In: a `Program`. Out: None, or a `Rejection` with `contract_error` (what was found and what is wanted) or, where reading
+is the only screen, `forbidden` (the act and its line in `Program.code`, see `nas_ray.forbidden`). Nothing is executed.
 
     class Net(nn.Module):
         def __init__(self, in_shape, out_shape, prm, device): ...
@@ -24,13 +24,16 @@ MODULE_BASE = "torch.nn"
 Method = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def check_contract(program: Program) -> Rejection | None:
-    """None if the program follows the contract as far as reading it can tell."""
+def check_contract(program: Program, screens: bool = False) -> Rejection | None:
+    """None if the program follows the contract as far as reading it can tell.
+
+    With `screens` it is also refused for what it looks like; without, the sandbox's walls judge what it does.
+    """
     tree = ast.parse(program.code)
     found = next(_contract_errors(tree), None)
     if found is not None:
         return Rejection(Outcome.CONTRACT_ERROR, Stage.CONTRACT, found)
-    acts = find_forbidden(tree)
+    acts = find_forbidden(tree) if screens else []
     return Rejection(Outcome.FORBIDDEN, Stage.CONTRACT, acts[0]) if acts else None
 
 

@@ -63,6 +63,7 @@ def export_candidate(
     Raises:
         ExportError: it was never valid, or cannot be trained again.
         StoreError: no such candidate. DatasetError: the data set is not here.
+        ContainmentError: this machine is below the run's `containment.floor`.
     """
     dossier = open_dossier(store, name)
     row = dossier.row
@@ -71,7 +72,10 @@ def export_candidate(
     config = _stretch(store.config, epochs)
     dataset = load_dataset(config.dataset, config.protocol.resolution)
     room = BYTES_A_PARAMETER * (row.parameters or config.budget.parameters) + SPARE_BYTES
-    with Sandbox(device, _with_test(dataset), config.protocol, config.budget, threads) as sandbox:
+    with Sandbox(
+        device, _with_test(dataset), config.protocol, config.budget, threads, containment=config.containment
+    ) as sandbox:
+        sandbox.wait_until_ready()  # a machine that is too weak says so itself, and not as an outcome of the candidate
         measurement, logits, weights = sandbox.train(row.code, room)
     if logits is None:
         why = f"{measurement.outcome}, {measurement.detail}"

@@ -2,9 +2,10 @@
 
 In: a program's tree. Out: the acts, with their lines. Nothing is executed.
 
-This is a courtesy, not a wall: it refuses, cheaply and with a clear word, what a language model writes by habit
-(reading files, downloading weights, starting processes). A program that wants to get around it can, as any list of
-forbidden names can be got around; what holds such a program is the sandbox that it is built and trained in.
+This is a screen, not a wall: it refuses, cheaply and with a clear word, what a language model writes by habit (reading
+files, downloading weights, starting processes). A program that wants to get around it can, as any list of forbidden
+names can be got around, and a harmless program may look like one that is not. So it is used where a node has no walls
+worth the name, or where a run asks for it (`containment.screen`); elsewhere programs are judged by what they do.
 """
 
 from __future__ import annotations

@@ -110,7 +110,8 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     Attributes:
         flops: of every operation so far; a multiply-add counts 2 (formulas of `torch.utils.flop_counter`).
-        activation_elements: elements of every result that has memory of its own (views and in-place writes have none).
+        activation_elements: elements of every result that was computed from a tensor and has memory of its own (views
+            and in-place writes have none; what `torch.ones` and its like make is no activation).
     """
 
     def __init__(self) -> None:
@@ -187,7 +188,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for position, tensor in enumerate(_tensors(result)):
             if id(tensor) in written or tensor.untyped_storage()._cdata in storages:
                 continue  # a view, or the tensor that was written in place
-            self.activation_elements += tensor.numel()
+            self.activation_elements += tensor.numel() if inputs else 0
             if name in COPYING and _is_whole(tensor) and _is_whole(inputs[0]) and tensor.dtype == inputs[0].dtype:
                 self._set(tensor, self._content(inputs[0]))
             else:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from nas_ray.candidate import Completion, GenerationRequest
 from nas_ray.outcome import Outcome
 from nas_ray.replay import Pair
-from nas_ray.schema import CandidateRow, CycleRow, EvaluationRow
+from nas_ray.schema import CandidateRow, CycleRow, EvaluationRow, NodeRow
 from nas_ray.selection import Selection
 from nas_ray.store import Store
 
@@ -35,6 +35,7 @@ class Ledger:
         for evaluation in store.evaluations(dataset=config.dataset.name):
             if (evaluation.protocol, evaluation.seed) == (config.protocol.digest, config.protocol.seed):
                 self._evaluations[evaluation.id] = evaluation
+        self._nodes = {(row.node, row.walls) for row in store.nodes()}
         arrivals = [row.arrival for row in self.rows()] + [
             arrival for answers in self._completions.values() for arrival, _ in answers.values()
         ]
@@ -97,6 +98,12 @@ class Ledger:
         """Write one candidate's final row."""
         self.store.append_candidate(row)
         self._rows[row.cycle][row.index] = row
+
+    def add_node(self, row: NodeRow) -> None:
+        """Keep what holds candidates in on a node, unless that is known."""
+        if (row.node, row.walls) not in self._nodes:
+            self.store.append_node(row)
+            self._nodes.add((row.node, row.walls))
 
     def close_cycle(self, row: CycleRow) -> None:
         """Close a cycle: from here on its rows do not change, and its files are compacted."""

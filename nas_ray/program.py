@@ -1,7 +1,7 @@
 """From what a language model answered to a program: its definitions and imports, exactly as written.
 
 In: the text of a completion. Out: a `Program`, or a `Rejection` with outcome `no_code` or `syntax_error`. Never an
-exception, whatever the text holds.
+exception, whatever the text holds. (A file that somebody wrote is kept as a whole: `read_program`.)
 
 Kept, as slices of the source: classes, functions, imports, and assignments that call nothing to names that a kept
 definition reads (`WIDTHS = [16, 32]`, `Norm = nn.BatchNorm2d`: they define a name and do nothing else, and without them
@@ -58,6 +58,18 @@ def parse_completion(text: str) -> Program | Rejection:
         return Rejection(Outcome.SYNTAX_ERROR, Stage.PARSE, _describe(error), type(error).__name__)
 
 
+def read_program(text: str) -> Program | Rejection:
+    """Take a whole file as a program: nothing is left out, and what is no Python is a `syntax_error`."""
+    code = text.replace("\r\n", "\n").replace("\r", "\n")
+    try:
+        _check_size("code", code, MAX_CODE_BYTES)
+        if not any(isinstance(node, Definition) for node in _parse_python(code).body):
+            return _no_code(code)
+        return _make_program(code)
+    except UNREADABLE as error:
+        return Rejection(Outcome.SYNTAX_ERROR, Stage.PARSE, _describe(error), type(error).__name__)
+
+
 def _parse(text: str) -> Program | Rejection:
     _check_size("completion", text, MAX_COMPLETION_BYTES)
     passage, others = Passage(text, 1), list[Passage]()
@@ -66,22 +78,25 @@ def _parse(text: str) -> Program | Rejection:
         passage, others = choose_passage(text)
     pieces = _split_pieces(passage)
     if not any(isinstance(piece.node, Definition) for piece in pieces):
-        return Rejection(Outcome.NO_CODE, Stage.PARSE, f"no class or function in {len(text)} characters of text")
+        return _no_code(text)
     kept, script = _choose_pieces(pieces)
     code = _join(kept)
     _check_size("code", code, MAX_CODE_BYTES)
+    left_out = [(other.first_line, other.text) for other in others]
+    left_out += [(piece.first_line, piece.source) for piece in script]
+    return _make_program(code, _describe_dropped(sorted(left_out)))
+
+
+def _no_code(text: str) -> Rejection:
+    return Rejection(Outcome.NO_CODE, Stage.PARSE, f"no class or function in {len(text)} characters of text")
+
+
+def _make_program(code: str, dropped: tuple[str, ...] = ()) -> Program:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # invalid escapes and the like are the author's business
         compile(code, "<candidate>", "exec", dont_inherit=True)  # finds what the grammar alone does not
     normalised = normalise(code)
-    left_out = [(other.first_line, other.text) for other in others]
-    left_out += [(piece.first_line, piece.source) for piece in script]
-    return Program(
-        id=hashlib.sha256(normalised.encode()).hexdigest()[:16],
-        code=code,
-        normalised=normalised,
-        dropped=_describe_dropped(sorted(left_out)),
-    )
+    return Program(hashlib.sha256(normalised.encode()).hexdigest()[:16], code, normalised, dropped)
 
 
 def _read(text: str) -> ast.Module | None:

@@ -1,8 +1,8 @@
 """report.html: a whole run on one page that opens anywhere, without a network, a server or a script.
 
-In: a `Store`. Out: `report.html` in the run folder: the loop's effect cycle by cycle with 95 % intervals, the funnel,
-how candidates ended, where the time went, what fine-tuning taught, the best candidates with their code, the
-configuration.
+In: a `Store`. Out: `report.html` in the run folder: what held the candidates in, the loop's effect cycle by cycle with
+95 % intervals, the funnel, how candidates ended, where the time went, what fine-tuning taught, the best candidates with
+their code, the configuration.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from nas_ray.config import dump_config
 from nas_ray.funnel import STEPS, check_accounting
 from nas_ray.interval import Interval
 from nas_ray.leaderboard import rank
+from nas_ray.nodes import describe_nodes
 from nas_ray.outcome import Outcome
 from nas_ray.progress import CycleProgress, Progress, measure_progress
 from nas_ray.schema import CandidateRow, CycleRow
@@ -48,6 +49,7 @@ def render_report(store: Store) -> str:
     sections = [
         f"<h1>{escape(title)}</h1>",
         f"<p>{_standing(progress, rows)}</p>",
+        f"<p>{escape(describe_nodes(store.nodes()))}</p>",
         *(f'<p class="problem">The accounts do not add up: {escape(line)}.</p>' for line in check_accounting(store)),
         "<h2>Does the loop learn?</h2>",
         draw_lines(_learning_curves(progress.cycles), "valid rate, mean and best accuracy by cycle"),

@@ -1,8 +1,9 @@
 """The rows that a run keeps, one frozen dataclass and one Parquet schema for each table.
 
-In: values from the driver. Out: `CompletionRow`, `CandidateRow`, `EvaluationRow`, `CycleRow`, and the translation
-between rows and Arrow tables (`table_of`, `rows_of`). The dataclass is the only definition: `schema_of` derives the
-Parquet columns from its annotations. A column with a default may be missing in a file written before it existed.
+In: values from the driver. Out: `CompletionRow`, `CandidateRow`, `EvaluationRow`, `CycleRow`, `NodeRow`, and the
+translation between rows and Arrow tables (`table_of`, `rows_of`). The dataclass is the only definition: `schema_of`
+derives the Parquet columns from its annotations. A column with a default may be missing in a file written before it
+existed.
 """
 
 from __future__ import annotations
@@ -138,6 +139,8 @@ class EvaluationRow:
     peak_memory_bytes: int | None = None
     device: str = ""
     node: str = ""
+    tier: str = ""  # of the containment that held it, "A" .. "D"; "" where it is not known
+    output: str = ""  # the end of what the program printed
     created: datetime = field(default_factory=now)
 
 
@@ -178,11 +181,28 @@ class CycleRow:
     created: datetime = field(default_factory=now)
 
 
-Row = CompletionRow | CandidateRow | EvaluationRow | CycleRow
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeRow:
+    """What keeps candidates in on one node of the cluster, as a probe found by trying; another row if that changes."""
+
+    TABLE: ClassVar[str] = "nodes"
+    KEY: ClassVar[tuple[str, ...]] = ("node", "walls")
+    FOLDERS: ClassVar[tuple[str, ...]] = ()
+
+    node: str  # as Ray names it, and as evaluations do
+    walls: str  # for a person
+    tier: str = ""  # "A" (all walls) .. "D" (limits only)
+    host: str = ""
+    address: str = ""
+    missing: tuple[str, ...] = ()  # what a better tier needs, with the reason why it is not there
+    created: datetime = field(default_factory=now)
+
+
+Row = CompletionRow | CandidateRow | EvaluationRow | CycleRow | NodeRow
 AnyRow = TypeVar("AnyRow", bound=Row)
 
 
-ROWS: tuple[type[Row], ...] = (CompletionRow, CandidateRow, EvaluationRow, CycleRow)
+ROWS: tuple[type[Row], ...] = (CompletionRow, CandidateRow, EvaluationRow, CycleRow, NodeRow)
 # table -> column -> annotation; resolved once, because it is asked for with every row that is written
 ANNOTATIONS: dict[str, dict[str, Any]] = {
     row.TABLE: {column.name: typing.get_type_hints(row)[column.name] for column in fields(row)} for row in ROWS

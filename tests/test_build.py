@@ -27,7 +27,7 @@ def test_good_program_is_built_on_the_meta_device() -> None:
     ("code", "outcome", "text"),
     [
         (GOOD.replace("8 * in_shape[2]", "9 * in_shape[2]"), Outcome.SHAPE_ERROR, "line 16: mat1 and mat2 shapes"),
-        (GOOD.replace("out_shape[0]", "11"), Outcome.SHAPE_ERROR, "forward returned shape (2, 11)"),
+        (GOOD.replace("out_shape[0]", "11"), Outcome.INVALID_OUTPUT, "forward returned shape (2, 11)"),
         (
             GOOD.replace("self.conv(x)", "self.cnv(x)"),
             Outcome.BUILD_ERROR,
@@ -41,6 +41,8 @@ def test_good_program_is_built_on_the_meta_device() -> None:
         (write_program("pass", "return [x]"), Outcome.INVALID_OUTPUT, "forward returned list"),
         (write_program("pass", "return torch.zeros(2, 10).long()"), Outcome.INVALID_OUTPUT, "torch.int64"),
         (write_program("pass", "return torch.zeros(2, 10)"), Outcome.BUILD_ERROR, "no trainable parameter"),
+        (write_program("pass", "raise PermissionError(13, 'no', '/root')"), Outcome.FORBIDDEN, "filesystem (/root)"),
+        (write_program("raise OSError(28, 'full')", "return x"), Outcome.LIMIT_EXCEEDED, "scratch: line 10: "),
     ],
 )
 def test_failure_is_named_and_placed(code: str, outcome: Outcome, text: str) -> None:

@@ -57,6 +57,11 @@ def test_values_that_do_not_fit_together_are_a_mistake() -> None:
     assert "resources.in_flight (1)" in line
 
 
+def test_a_fixed_protocols_digest_is_what_it_was_before_there_were_two_kinds() -> None:
+    assert ProtocolConfig().digest == "df96c227"
+    assert ProtocolConfig(kind="candidate").digest != ProtocolConfig().digest
+
+
 def test_selection_needs_a_bar() -> None:
     (line,) = mistakes("selection.quantile=null")
     assert line.startswith("selection: give threshold, quantile or both")

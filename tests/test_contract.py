@@ -1,4 +1,4 @@
-"""The contract's two halves: what the engine calls is there, and nothing reaches outside."""
+"""The contract's two halves: what the engine calls is there and, where it is screened, nothing reaches outside."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ FORWARD = "    def forward(self, x):\n        return x\n"
 NET = f"import torch\nimport torch.nn as nn\nclass Net(nn.Module):\n{INIT}{FORWARD}"
 
 
-def check(code: str) -> Rejection | None:
+def check(code: str, screens: bool = True) -> Rejection | None:
     program = parse_completion(code)
     assert isinstance(program, Program), program
-    return check_contract(program)
+    return check_contract(program, screens)
 
 
 @pytest.mark.parametrize(
@@ -164,6 +164,13 @@ def test_reach_to_the_outside_is_forbidden(act: str, named: str) -> None:
     assert rejection.detail.startswith(f"line 10: use of {named}")
 
 
+@pytest.mark.parametrize("act", ["import os", "open('a')", "torch.load('w.pt')"])
+def test_without_the_screen_a_program_is_not_refused_for_its_looks(act: str) -> None:
+    code = NET.replace("return x", f"{act}\n        return x")
+    assert check(code) is not None
+    assert check(code, screens=False) is None
+
+
 def test_first_forbidden_line_is_named() -> None:
     rejection = check(NET.replace("return x", "open('a')\n        eval('b')") + "\nimport os\n")
     assert rejection is not None
@@ -175,4 +182,4 @@ def test_programs_of_the_grammar_follow_the_contract() -> None:
     for _ in range(40):
         parsed = parse_completion(sample_document(rng)[1])
         if isinstance(parsed, Program):
-            assert check_contract(parsed) is None
+            assert check_contract(parsed, screens=True) is None

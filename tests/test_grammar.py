@@ -64,11 +64,11 @@ def test_only_a_small_share_of_plans_exceeds_the_budget() -> None:
 
 def test_overpooling_halves_the_maps_below_one_pixel() -> None:
     rng = random.Random(0)
-    for _ in range(5):
-        plan = sample_plan(rng, (1, 8, 8), 10, 500_000, overpool=True)
-        assert min(plan.out_shape()[1:]) <= 0
-        (verdict,) = judge_all([spell(plan, rng)])
-        assert verdict.outcome == "shape_error"
+    plans = [sample_plan(rng, (1, 8, 8), 10, 500_000, overpool=True) for _ in range(5)]
+    assert all(min(plan.out_shape()[1:]) <= 0 for plan in plans)
+    outcomes = [one.outcome for one in judge_all([spell(plan, rng) for plan in plans])]
+    assert outcomes.count("shape_error") >= 3  # a plan may be over the budget too, which is found first
+    assert set(outcomes) <= {"shape_error", "too_large"}
 
 
 def test_programs_without_mistakes_parse_and_those_with_one_mostly_fail() -> None:

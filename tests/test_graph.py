@@ -133,6 +133,14 @@ def test_activation_bytes_count_results_but_no_views() -> None:
     assert build(code).activation_bytes == 4 * (192 + 10)
 
 
+def test_what_a_factory_makes_is_no_activation_and_changes_no_signature() -> None:
+    init = "self.head = nn.Linear(192, 10)"
+    plain = build(write_program(init, "return self.head(x.relu().flatten(1))"))
+    hoarding = build(write_program(init, "self.kept = torch.ones(1 << 40)\nreturn self.head(x.relu().flatten(1))"))
+    assert hoarding.activation_bytes == plain.activation_bytes == 4 * (192 + 10)
+    assert hoarding.graph == plain.graph
+
+
 def test_a_dimension_counted_from_the_end_is_the_same_dimension() -> None:
     init = "self.head = nn.Linear(192, 10)"
     forward = "return self.head(torch.cat([x, x], {first})[:, :3].softmax({second}).flatten(1))"

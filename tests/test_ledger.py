@@ -10,7 +10,7 @@ from nas_ray.candidate import Completion, GenerationRequest
 from nas_ray.config import RunConfig
 from nas_ray.ledger import Ledger
 from nas_ray.outcome import Outcome, Stage
-from nas_ray.schema import CandidateRow, CycleRow, EvaluationRow
+from nas_ray.schema import CandidateRow, CycleRow, EvaluationRow, NodeRow
 from nas_ray.selection import Selection
 from nas_ray.store import Store
 
@@ -82,6 +82,18 @@ def test_evaluation_counts_only_under_the_runs_own_protocol_and_seed(store: Stor
     assert ledger.evaluation("mine") is not None
     assert ledger.evaluation("other recipe") is None
     assert ledger.evaluation("other seed") is None
+
+
+def test_a_node_is_kept_once_also_after_a_restart(store: Store) -> None:
+    row = NodeRow(node="n1", walls="tier A: all", tier="A")
+    ledger = Ledger(store)
+    ledger.add_node(row)
+    ledger.add_node(row)
+    store.close()
+    again = reopen(store)
+    again.add_node(row)
+    again.add_node(NodeRow(node="n2", walls="tier A: all", tier="A"))
+    assert [kept.node for kept in again.store.nodes()] == ["n1", "n2"]
 
 
 def test_pairs_are_the_elites_and_top_ups_of_closed_cycles_then_the_fresh_selection(store: Store) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from nas_ray.candidate import Program
 from nas_ray.grammar import sample_document
 from nas_ray.outcome import Outcome, Rejection, Stage
-from nas_ray.program import MAX_CODE_BYTES, MAX_DROPPED, MAX_LINE, parse_completion
+from nas_ray.program import MAX_CODE_BYTES, MAX_DROPPED, MAX_LINE, parse_completion, read_program
 
 NET = """\
 class Net(nn.Module):
@@ -203,3 +203,26 @@ def test_any_text_gives_a_program_or_a_reason(text: str, cut: int, end: int) -> 
         else:
             assert parsed.outcome in (Outcome.NO_CODE, Outcome.SYNTAX_ERROR)
             assert parsed.detail
+
+
+def test_a_file_is_a_program_as_a_whole() -> None:
+    code = f"{IMPORTS}print('loading')\n{NET}\n# the end\nnet = Net((1, 1, 8, 8), (10,), {{}}, 'cpu')\n"
+    program = read_program(code.replace("\n", "\r\n"))
+    assert isinstance(program, Program)
+    assert (program.code, program.dropped) == (code, ())
+
+
+@pytest.mark.parametrize(
+    ("text", "outcome"),
+    [
+        (f"Here it is:\n```python\n{NET}```\n", Outcome.SYNTAX_ERROR),
+        (f"{NET}\ndef f(:", Outcome.SYNTAX_ERROR),
+        (f"{NET}\nreturn 3\n", Outcome.SYNTAX_ERROR),
+        ("#" * (MAX_CODE_BYTES + 1), Outcome.SYNTAX_ERROR),
+        (IMPORTS, Outcome.NO_CODE),
+    ],
+)
+def test_nothing_of_a_file_is_repaired(text: str, outcome: Outcome) -> None:
+    found = read_program(text)
+    assert isinstance(found, Rejection)
+    assert (found.outcome, found.stage) == (outcome, Stage.PARSE)

@@ -17,6 +17,7 @@ from nas_ray.interval import Interval
 from nas_ray.leaderboard import rank
 from nas_ray.outcome import Outcome, Stage
 from nas_ray.report import render_report, write_report
+from nas_ray.schema import NodeRow
 from nas_ray.store import Store
 
 VOID = {"meta", "br", "link"}
@@ -86,6 +87,13 @@ def test_a_programs_text_cannot_break_out_of_the_page(tmp_path: Path) -> None:
     parse(page)
     assert "<script" not in page
     assert "<b>" not in page
+
+
+def test_the_page_says_what_held_the_candidates_in(tmp_path: Path) -> None:
+    store = make_run(tmp_path / "run", cycles=1)
+    assert "Containment: not recorded." in render_report(store)
+    store.append_node(NodeRow(node="n1", walls="tier A: <all>", tier="A", host="one"))
+    assert "Containment: 1 node at tier A: &lt;all&gt;." in render_report(store)
 
 
 @pytest.mark.parametrize("rows", [0, 1])

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas_ray.candidate import Build
-from nas_ray.config import BudgetConfig, DatasetConfig, ProtocolConfig
+from nas_ray.config import BudgetConfig, ContainmentConfig, DatasetConfig, ProtocolConfig
 from nas_ray.datasets import load_dataset
 from nas_ray.outcome import Outcome, Rejection, Stage
 from nas_ray.sandbox import Sandbox
@@ -40,8 +40,17 @@ SHAPES = ((1, 1, 8, 8), (10,))
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    os.environ["NAS_RAY_TEST_SECRET"] = "secret"
     with Sandbox("cpu", load_dataset(DatasetConfig()), ProtocolConfig(), BUDGET) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture(scope="module")
+def bare() -> Iterator[Sandbox]:
+    """No walls: what the processes themselves are worth."""
+    os.environ["NAS_RAY_TEST_SECRET"] = "secret"
+    containment = ContainmentConfig(floor="D")
+    dataset = load_dataset(DatasetConfig())
+    with Sandbox("cpu", dataset, ProtocolConfig(), BUDGET, containment=containment, raise_walls=False) as sandbox:
         yield sandbox
     del os.environ["NAS_RAY_TEST_SECRET"]
 
@@ -75,7 +84,7 @@ def test_good_program_is_valid_and_learns(sandbox: Sandbox) -> None:
     assert measurement.train_seconds is not None
     assert 0 < measurement.train_seconds < measurement.seconds
     assert measurement.curve[-1] < measurement.curve[0]
-    assert (measurement.peak_memory_bytes or 0) > 50 << 20
+    assert 1 << 20 < (measurement.peak_memory_bytes or 0) < 50 << 20  # its own, without what it was forked with
     assert measurement.device == "cpu"
 
 
@@ -97,9 +106,9 @@ def test_build_in_a_child_equals_build_in_this_process(sandbox: Sandbox) -> None
 @pytest.mark.parametrize(
     ("code", "outcome", "text"),
     [
-        ("import os\nos._exit(0)", Outcome.CRASHED, "import: exit code 0"),
-        ("import os\nos.abort()", Outcome.CRASHED, "import: killed by SIGABRT"),
-        ("import ctypes\nctypes.string_at(0)", Outcome.CRASHED, "import: killed by SIGSEGV"),
+        ("import os\nos._exit(0)", Outcome.CRASHED, "exit 0 in import"),
+        ("import os\nos.abort()", Outcome.CRASHED, "SIGABRT in import"),
+        ("import ctypes\nctypes.string_at(0)", Outcome.CRASHED, "SIGSEGV in import"),
         ("raise SystemExit(3)", Outcome.BUILD_ERROR, "3"),
         ("raise KeyboardInterrupt", Outcome.BUILD_ERROR, "KeyboardInterrupt"),
         ("x = bytearray(4 << 30)", Outcome.OUT_OF_MEMORY, "MemoryError"),
@@ -126,7 +135,7 @@ def test_memory_that_grows_slowly_is_stopped_by_the_watchdog(sandbox: Sandbox) -
     code = "import time\nx = []\nfor _ in range(400):\n    x.append(b'1' * (4 << 20))\n    time.sleep(0.004)"
     measurement = sandbox.evaluate(code)
     assert measurement.outcome is Outcome.OUT_OF_MEMORY
-    assert "GiB > 1.0 GiB" in measurement.detail
+    assert measurement.detail.endswith("GiB > 1 GiB in import")
 
 
 @pytest.mark.parametrize(
@@ -148,17 +157,17 @@ def test_memory_that_grows_slowly_is_stopped_by_the_watchdog(sandbox: Sandbox) -
 def test_a_program_that_does_not_end_is_killed_and_its_step_named(impatient: Sandbox, code: str, step: str) -> None:
     measurement = impatient.evaluate(code)
     assert measurement.outcome is Outcome.TIMEOUT
-    assert measurement.detail.startswith(f"{step}: not done after 2 s")
+    assert measurement.detail == f"2 s in {step}"
 
 
 def test_a_build_that_does_not_end_is_killed(impatient: Sandbox) -> None:
     found = impatient.build(write_program("self.f = nn.Linear(64, 10)", "while True: pass"), *SHAPES)
     assert isinstance(found, Rejection)
     assert (found.outcome, found.stage) == (Outcome.TIMEOUT, Stage.BUILD)
-    assert found.detail.startswith("forward:")
+    assert found.detail == "2 s in forward"
 
 
-def test_processes_that_a_program_leaves_behind_are_killed(sandbox: Sandbox, tmp_path: object) -> None:
+def test_processes_that_a_program_leaves_behind_are_killed(bare: Sandbox, tmp_path: object) -> None:
     code = f"""
     import os, time
     if os.fork() == 0:
@@ -169,7 +178,7 @@ def test_processes_that_a_program_leaves_behind_are_killed(sandbox: Sandbox, tmp
     while not os.path.exists("{tmp_path}/pid") or not open("{tmp_path}/pid").read():
         time.sleep(0.01)
     """
-    sandbox.evaluate(textwrap.dedent(code))
+    bare.evaluate(textwrap.dedent(code))
     with open(f"{tmp_path}/pid") as file:
         assert wait_until_gone(int(file.read()))
 
@@ -190,11 +199,10 @@ def test_a_flood_of_output_is_stopped(sandbox: Sandbox) -> None:
 
 
 FORGE = """
-import os, socket, stat
-for handle in range(3, 64):
+import os, stat
+for handle in range(3, 128):
     try:
         if stat.S_ISSOCK(os.fstat(handle).st_mode):
-            channel = socket.socket(fileno=handle)
             break
     except OSError:
         pass
@@ -203,7 +211,12 @@ for handle in range(3, 64):
 
 @pytest.mark.parametrize(
     "attack",
-    ["channel.send(b'')", "channel.send(b'garbage')", "channel.send(b'[' * 1024)", "channel.send(bytes(4096))"],
+    [
+        "os.write(handle, b'')",
+        "os.write(handle, b'garbage')",
+        "os.write(handle, b'[' * 1024)",
+        "os.write(handle, bytes(4096))",
+    ],
 )
 def test_a_forged_message_is_an_outcome_and_no_exception(impatient: Sandbox, attack: str) -> None:
     measurement = impatient.evaluate(FORGE + attack + "\nimport time\ntime.sleep(5)")
@@ -211,17 +224,17 @@ def test_a_forged_message_is_an_outcome_and_no_exception(impatient: Sandbox, att
 
 
 def test_a_flood_of_messages_is_stopped(impatient: Sandbox) -> None:
-    measurement = impatient.evaluate(FORGE + "while True: channel.send(bytes([1, 4]))")
+    measurement = impatient.evaluate(FORGE + "while True: os.write(handle, bytes([1, 1]))")
     assert measurement.outcome is Outcome.INVALID_OUTPUT
 
 
 def test_a_forged_success_scores_no_better_than_chance(sandbox: Sandbox) -> None:
     forged = encode(Trained(0.1, 0, (0.0,))).hex()
-    measurement = sandbox.evaluate(FORGE + f"channel.send(bytes.fromhex('{forged}'))\nimport time\ntime.sleep(5)")
+    measurement = sandbox.evaluate(FORGE + f"os.write(handle, bytes.fromhex('{forged}'))\nimport time\ntime.sleep(5)")
     assert measurement.accuracy is None or measurement.accuracy < 0.2
 
 
-def test_the_child_holds_no_validation_labels_and_no_environment_of_ours(sandbox: Sandbox) -> None:
+def test_the_child_holds_no_validation_labels_and_no_environment_of_ours(bare: Sandbox) -> None:
     needle = load_dataset(DatasetConfig()).validation_labels[:40].tobytes().hex()
     code = f"""
     import os
@@ -242,7 +255,7 @@ def test_the_child_holds_no_validation_labels_and_no_environment_of_ours(sandbox
                 continue
     raise ValueError(f"{{copies}} copies")
     """
-    measurement = sandbox.evaluate(textwrap.dedent(code))
+    measurement = bare.evaluate(textwrap.dedent(code))
     assert measurement.detail.endswith("copies"), measurement
     assert int(measurement.detail.split()[-2]) <= 3  # the needle itself, which the program holds
 
@@ -260,7 +273,8 @@ def test_nothing_survives_a_killed_supervisor() -> None:
     from nas_ray.config import *
     from nas_ray.datasets import load_dataset
     from nas_ray.sandbox import Sandbox
-    sandbox = Sandbox("cpu", load_dataset(DatasetConfig()), ProtocolConfig(), BudgetConfig())
+    dataset, floor = load_dataset(DatasetConfig()), ContainmentConfig(floor="D")
+    sandbox = Sandbox("cpu", dataset, ProtocolConfig(), BudgetConfig(), containment=floor, raise_walls=False)
     sandbox.wait_until_ready()
     print(sandbox.zygote_pid, "torch" in sys.modules, flush=True)
     sandbox.evaluate("import os, time\\nos.fork()\\nos.setpgid(0, 0)\\ntime.sleep(1000)")

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, 
 from nas_ray.grammar import prompt, sample_document
 from nas_ray.language_model import sample
 from nas_ray.seed_model import folder
-from nas_ray.seed_model.measure import judge, judge_all, summary
+from nas_ray.seed_model.measure import judge_all, summary
 
 LINEAR = """
 import torch.nn as nn
@@ -75,27 +75,24 @@ def test_lora_reaches_every_projection(model: LlamaForCausalLM) -> None:
 
 
 def test_a_linear_network_is_judged_valid_and_good() -> None:
-    verdict = judge(LINEAR)
+    verdict, again = judge_all([LINEAR, LINEAR])
     assert verdict.outcome == "valid"
     assert verdict.parameters == 650
     assert verdict.accuracy is not None
     assert verdict.accuracy > 0.8
-    assert judge(LINEAR) == verdict
+    assert again == verdict
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "outcome"),
-    [
-        ("return", "return (", "syntax_error"),
-        ("class Net", "class Other", "build_error"),
-        ("nn.Linear(in_shape", "nn.Linear(2 * in_shape", "shape_error"),
-        ("out_shape[0])", "7)", "shape_error"),
-    ],
-)
-def test_a_broken_network_is_judged_by_where_it_breaks(old: str, new: str, outcome: str) -> None:
-    verdict = judge(LINEAR.replace(old, new, 1))
-    assert verdict.outcome == outcome
-    assert verdict.accuracy is None
+def test_a_broken_network_is_judged_by_where_it_breaks() -> None:
+    outcomes = {
+        ("return", "return ("): "syntax_error",
+        ("class Net", "class Other"): "contract_error",
+        ("nn.Linear(in_shape", "nn.Linear(2 * in_shape"): "shape_error",
+        ("out_shape[0])", "7)"): "invalid_output",
+    }
+    verdicts = judge_all([LINEAR.replace(old, new, 1) for old, new in outcomes])
+    assert [one.outcome for one in verdicts] == list(outcomes.values())
+    assert all(one.accuracy is None for one in verdicts)
 
 
 def test_summary_counts_add_up() -> None:

@@ -12,12 +12,13 @@ from pathlib import Path
 import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from pyarrow import fs
 
 from nas_ray.candidate import Completion
 from nas_ray.config import RunConfig
 from nas_ray.outcome import Outcome, Stage
-from nas_ray.schema import CandidateRow, CycleRow, EvaluationRow
+from nas_ray.schema import CandidateRow, CycleRow, EvaluationRow, NodeRow
 from nas_ray.store import Store, StoreError, find_run
 from nas_ray.store.place import ObjectPlace
 
@@ -87,6 +88,30 @@ def test_an_evaluation_is_one_per_dataset_protocol_seed_and_epochs(store: Store)
     with pytest.raises(StoreError, match="dataset=digits"):
         store.append_evaluation(evaluation(1, cycle=5))
     assert [row.dataset for row in store.evaluations(dataset="digits")] == ["digits"]
+
+
+def test_a_node_is_kept_once_for_each_kind_of_walls(store: Store) -> None:
+    first = NodeRow(node="n1", walls="tier A: all", tier="A", host="one", address="10.0.0.1")
+    second = NodeRow(node="n1", walls="tier D: none", tier="D", host="one", address="10.0.0.1", missing=("why",))
+    store.append_node(first)
+    store.append_node(second)
+    with pytest.raises(StoreError, match=r"nodes .* hold a row for node=n1, walls=tier A: all already"):
+        store.append_node(first)
+    assert Store.open(store.folder).nodes() == [first, second]
+
+
+def test_a_folder_from_before_containment_opens_and_has_no_nodes(store: Store) -> None:
+    store.append_evaluation(evaluation(1))
+    (part,) = Path(store.folder).rglob("evaluations/**/part-*.parquet")
+    pq.write_table(pq.ParquetFile(part).read().drop_columns(["tier", "output"]), part)
+    config = Path(store.folder) / "config.yaml"
+    values = yaml.safe_load(config.read_text())
+    del values["containment"]
+    config.write_text(yaml.safe_dump(values))
+    old = Store.open(store.folder)
+    assert old.nodes() == []
+    assert [(row.id, row.tier, row.output) for row in old.evaluations()] == [("id1", "", "")]
+    assert old.config == RunConfig()
 
 
 def test_a_data_sets_name_may_hold_any_character(store: Store) -> None:

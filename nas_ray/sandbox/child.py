@@ -7,24 +7,29 @@ returns: having said its last word it waits to be killed.
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
-from dataclasses import dataclass
+import traceback
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
-from nas_ray.build import MissingNet, build_program, describe_error, is_out_of_memory, load_net
+from nas_ray.build import build_program, excess_parameters, find_net, load_module
 from nas_ray.candidate import Build
 from nas_ray.config import BudgetConfig, ProtocolConfig
-from nas_ray.grading import Diverged, InvalidOutput
+from nas_ray.failure import TooLarge, class_name, name_failure
 from nas_ray.outcome import Outcome
-from nas_ray.sandbox.confinement import confine
+from nas_ray.own_training import check_hyperparameters, train_itself
+from nas_ray.sandbox.confinement import CHANNEL, Confinement, confine_and_report
 from nas_ray.sandbox.memory import Layout, map_arrays, write_logits
 from nas_ray.sandbox.messages import Entered, Failed, Message, Step, Trained, encode
 from nas_ray.sandbox.weights import write_weights
-from nas_ray.training import TrainingData, hyperparameters, train_and_predict
+from nas_ray.training import Train, TrainingData, hyperparameters, train_and_predict
+
+LOGITS = CHANNEL + 1  # the descriptor of the shared buffer
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,7 @@ class Setting:
     protocol: ProtocolConfig
     budget: BudgetConfig
     threads: int
+    confinement: Confinement
     data: TrainingData | None
     validation: Layout | None  # of the validation images, in memory that is handed over after training
 
@@ -52,8 +58,8 @@ class Task:
 class Channel:
     """The child's end of a packet socket."""
 
-    def __init__(self, handle: int) -> None:
-        self._socket = socket.socket(fileno=handle)
+    def __init__(self, line: socket.socket) -> None:
+        self._socket = line
         self.step = Step.START
 
     def send(self, message: Message) -> None:
@@ -78,11 +84,16 @@ def run_child(setting: Setting, task: Task, parent: int, channel: int, output: i
     """Runs `task` in this process, a fresh fork of the zygote `parent`. The last three are file descriptors."""
     try:
         null = os.open("/dev/null", os.O_RDONLY)
-        for source, target in ((null, 0), (output, 1), (output, 2)):
+        for source, target in ((null, 0), (output, 1), (output, 2), (channel, CHANNEL), (logits, LOGITS)):
             os.dup2(source, target)
-        memory = int(setting.budget.memory_gib * (1 << 30))
-        confine(parent, memory, {0, 1, 2, channel, logits}, setting.device)
-        _run_task(setting, task, Channel(channel), logits)
+        line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, CHANNEL)
+        file_bytes = max(setting.confinement.file_bytes, os.fstat(LOGITS).st_size)
+        confinement = replace(setting.confinement, file_bytes=file_bytes)
+        confine_and_report(confinement, parent, {0, 1, 2, CHANNEL, LOGITS}, line)
+        line.recv(1)  # the supervisor has measured this process as it is without the program
+        _run_task(setting, task, Channel(line), LOGITS)
+    except BaseException:
+        traceback.print_exc()  # into what the program printed, where a person can find it
     finally:
         os._exit(1)  # whatever happened: never back into the zygote's loop
 
@@ -91,11 +102,24 @@ def _run_task(setting: Setting, task: Task, channel: Channel, logits: int) -> No
     torch.set_num_threads(setting.threads)
     last: Message
     try:
+        if setting.device.startswith("cuda") and task.kind != "build":
+            _start_gpu(setting)
         last = _build(setting, task, channel) if task.kind == "build" else _evaluate(setting, task, channel, logits)
     except BaseException as error:  # SystemExit and KeyboardInterrupt included: the program may raise anything
         last = _explain(error, channel.step)
     channel.send(last)
     channel.wait_for_the_end()
+
+
+def _start_gpu(setting: Setting) -> None:
+    """Has the driver do what it does once, before the program is there to be blamed for it; limits its memory.
+
+    The limit is PyTorch's own, which a program can lift: what it does to others on the GPU is not walled off.
+    """
+    torch.zeros(1, device=setting.device)
+    if setting.budget.gpu_memory_gib is not None:
+        total = torch.cuda.get_device_properties(setting.device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, setting.budget.gpu_memory_gib * (1 << 30) / total))
 
 
 def _build(setting: Setting, task: Task, channel: Channel) -> Message:
@@ -116,21 +140,39 @@ def _evaluate(setting: Setting, task: Task, channel: Channel, logits: int) -> Me
     assert setting.validation is not None
     layout = setting.validation
     channel.enter(Step.IMPORT)
-    net = load_net(task.code)
+    module = load_module(task.code)
+    net = find_net(module)
+    prm = hyperparameters(setting.protocol)
+    train: Train | None = None
+    if setting.protocol.kind == "candidate":
+        channel.enter(Step.HYPERPARAMETERS)
+        check_hyperparameters(module)
+        epochs, on_step = setting.protocol.epochs, lambda step: channel.enter(Step[step.upper()])
+        train = functools.partial(train_itself, prm=prm, epochs=epochs, on_step=on_step)
     networks: list[nn.Module] = []
+
+    def check_size() -> None:
+        """The build's answer may have been forged by the program, and lazy layers have no size before training."""
+        excess = excess_parameters(networks[0], setting.budget)
+        if excess:
+            raise TooLarge(excess)
 
     def construct(*arguments: Any) -> nn.Module:
         channel.enter(Step.INIT)
         networks.append(net(*arguments))
-        channel.enter(Step.TRAIN)
+        check_size()
+        if train is None:
+            channel.enter(Step.TRAIN)
         return networks[0]
 
     def open_validation() -> Tensor:
+        check_size()
         channel.enter(Step.PREDICT)
         return torch.from_numpy(map_arrays(channel.receive_handle(), [layout])[layout.name])
 
-    prm = hyperparameters(setting.protocol)
-    prediction = train_and_predict(construct, setting.data, open_validation, setting.protocol, setting.device, prm)
+    prediction = train_and_predict(
+        construct, setting.data, open_validation, setting.protocol, setting.device, prm, train
+    )
     write_logits(logits, prediction.logits)
     if task.kind == "train":
         write_weights(logits, prediction.logits.nbytes, networks[0])
@@ -140,16 +182,6 @@ def _evaluate(setting: Setting, task: Task, channel: Channel, logits: int) -> Me
 
 def _explain(error: BaseException, step: Step) -> Failed:
     """The outcome of a program that raised `error` at `step`."""
-    if is_out_of_memory(error):
-        outcome = Outcome.OUT_OF_MEMORY
-    elif isinstance(error, MissingNet):
-        outcome = Outcome.CONTRACT_ERROR
-    elif isinstance(error, Diverged):
-        outcome = Outcome.DIVERGED
-    elif isinstance(error, InvalidOutput):
-        outcome = Outcome.INVALID_OUTPUT
-    elif step in (Step.TRAIN, Step.PREDICT):
-        outcome = Outcome.TRAIN_ERROR
-    else:
-        outcome = Outcome.BUILD_ERROR
-    return Failed(outcome, type(error).__name__, describe_error(error))
+    trains = step in (Step.SETUP, Step.LEARN, Step.TRAIN, Step.PREDICT)
+    outcome, detail = name_failure(error, Outcome.TRAIN_ERROR if trains else Outcome.BUILD_ERROR)
+    return Failed(outcome, class_name(error), detail)

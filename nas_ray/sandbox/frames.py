@@ -1,6 +1,6 @@
 """What supervisor and zygote, who trust each other, say over their stream: JSON one way, numbers the other.
 
-In and out: a `dict` with file descriptors towards the zygote; a kind and a number back.
+In and out: a `dict` with file descriptors towards the zygote; a kind and a number back, and once a `dict`.
 """
 
 from __future__ import annotations

@@ -29,15 +29,22 @@ class Layout:
     offset: int
 
 
-def share_arrays(arrays: dict[str, NDArray[Any]]) -> tuple[int, list[Layout]]:
-    """Copies `arrays` into sealed, read-only memory. Returns its file descriptor and where each array lies."""
+def lay_out(arrays: dict[str, NDArray[Any]]) -> list[Layout]:
+    """Where each of `arrays` lies in memory that they share."""
     layouts, offset = [], 0
     for name, array in arrays.items():
         layouts.append(Layout(name, array.dtype.str, array.shape, offset))
         offset += -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
+    return layouts
+
+
+def share_arrays(arrays: dict[str, NDArray[Any]]) -> tuple[int, list[Layout]]:
+    """Copies `arrays` into sealed, read-only memory. Returns its file descriptor and where each array lies."""
+    layouts = lay_out(arrays)
+    size = max(1, sum(-(-array.nbytes // _ALIGNMENT) * _ALIGNMENT for array in arrays.values()))
     handle = os.memfd_create("nas-ray-data", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.ftruncate(handle, max(offset, 1))
-    with mmap.mmap(handle, max(offset, 1)) as view:
+    os.ftruncate(handle, size)
+    with mmap.mmap(handle, size) as view:
         for layout, array in zip(layouts, arrays.values(), strict=True):
             target = np.frombuffer(view, array.dtype, array.size, layout.offset)
             target[:] = array.reshape(-1)

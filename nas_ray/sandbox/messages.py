@@ -34,6 +34,8 @@ CLAIMABLE = (
     Outcome.INVALID_OUTPUT,
     Outcome.DIVERGED,
     Outcome.OUT_OF_MEMORY,
+    Outcome.FORBIDDEN,
+    Outcome.LIMIT_EXCEEDED,
 )
 _DEVICES = ("meta", "cpu")
 
@@ -47,10 +49,32 @@ class Step(IntEnum):
 
     START = 0
     IMPORT = 1
-    INIT = 2
-    FORWARD = 3
-    TRAIN = 4
-    PREDICT = 5  # the supervisor answers this one with the validation images
+    HYPERPARAMETERS = 2  # this one, SETUP and LEARN: of a program that trains itself
+    INIT = 3
+    FORWARD = 4
+    SETUP = 5
+    LEARN = 6
+    TRAIN = 7
+    PREDICT = 8  # the supervisor answers this one with the validation images
+
+
+# What may come before each step. A build goes from INIT or FORWARD back to INIT when it tries again on the CPU.
+_BEFORE = {
+    Step.START: (),
+    Step.IMPORT: (Step.START,),
+    Step.HYPERPARAMETERS: (Step.IMPORT,),
+    Step.INIT: (Step.IMPORT, Step.HYPERPARAMETERS, Step.INIT, Step.FORWARD),
+    Step.FORWARD: (Step.INIT,),
+    Step.SETUP: (Step.INIT,),
+    Step.LEARN: (Step.SETUP,),
+    Step.TRAIN: (Step.INIT,),
+    Step.PREDICT: (Step.TRAIN, Step.LEARN),
+}
+
+
+def may_follow(step: Step, before: Step) -> bool:
+    """True where an honest child enters `step` right after `before`."""
+    return before in _BEFORE[step]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +103,11 @@ class Failed:
 
 
 Message = Entered | Build | Trained | Failed
+
+
+def may_conclude(message: Message, step: Step) -> bool:
+    """True where `message` can be the last word of an honest child at `step`."""
+    return isinstance(message, Failed) or step is (Step.FORWARD if isinstance(message, Build) else Step.PREDICT)
 
 
 def clean_text(text: str) -> str:

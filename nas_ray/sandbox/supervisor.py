@@ -4,39 +4,44 @@ In: a program's code. Out: a `Build`, a `Rejection` or a `Measurement`, never an
 program did.
 
 Three processes: this one (the supervisor) keeps the validation labels and grades; the zygote is warm and forks; a
-child runs one program. The child gets training data and, when it has trained, validation images; logits come back
-through a buffer of fixed size that is read only after the child is dead. Covers: endless loops, deadlocks, memory,
-crashes, floods of output, stray processes, forged messages. Does NOT cover: files, the network and other processes
-of the same user (see `confinement`), so run code from a model you do not trust on a machine that holds nothing you
-would miss.
+child runs one program behind the walls that the node can raise (see the package's docstring for what they cover and
+what not). The child gets training data and, when it reports that it has trained, validation images in an order that
+only this process knows; logits come back through a buffer of fixed size that is read only after the child is dead.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import socket
 import time
-from contextlib import suppress
-from dataclasses import asdict
+from contextlib import ExitStack, closing, suppress
+from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nas_ray.candidate import Build, Measurement
-from nas_ray.config import BudgetConfig, ProtocolConfig
+from nas_ray.config import BudgetConfig, ContainmentConfig, ProtocolConfig
 from nas_ray.datasets import Dataset
 from nas_ray.grading import Diverged, InvalidOutput, grade
 from nas_ray.outcome import Outcome, Rejection, Stage
+from nas_ray.sandbox.confinement import await_confinement
+from nas_ray.sandbox.gauges import ScratchGauge
 from nas_ray.sandbox.launcher import Zygote, ZygoteLost
-from nas_ray.sandbox.memory import create_buffer, read_logits, share_arrays
+from nas_ray.sandbox.memory import create_buffer, lay_out, read_logits, share_arrays
 from nas_ray.sandbox.messages import Failed, Step, Trained
 from nas_ray.sandbox.output import OutputTail
-from nas_ray.sandbox.watchdog import Ending, Limits, Unkillable, Watchdog
+from nas_ray.sandbox.tiers import ContainmentError, Walls, check_floor
+from nas_ray.sandbox.watchdog import Ending, Limits, Watchdog
 from nas_ray.sandbox.weights import InvalidWeights, read_weights
+from nas_ray.sandbox.witness import Witness
 
 GIB = 1 << 30
+CONFINEMENT_SECONDS = 30.0  # takes milliseconds; a busy machine may be slow
+DEFAULT_CONTAINMENT = ContainmentConfig()
 
 
 class Training(NamedTuple):
@@ -54,22 +59,34 @@ class Sandbox:
         device: what candidates train on, "cpu" or "cuda"; building happens on the meta device anyway.
         dataset: for `evaluate`; None for a sandbox that only builds.
         threads: that a child may compute with.
+        containment: the weakest walls that will do, and what a child may take behind them.
+        raise_walls: False leaves the walls out, for measuring what they cost; the floor must then be D.
     """
 
     def __init__(
-        self, device: str, dataset: Dataset | None, protocol: ProtocolConfig, budget: BudgetConfig, threads: int = 1
+        self,
+        device: str,
+        dataset: Dataset | None,
+        protocol: ProtocolConfig,
+        budget: BudgetConfig,
+        threads: int = 1,
+        containment: ContainmentConfig = DEFAULT_CONTAINMENT,
+        raise_walls: bool = True,
     ) -> None:
         self._device = device
         self._budget = budget
+        self._containment = containment
+        self._threads = threads
         self._dataset = dataset
         self._opening: dict[str, Any] = {
             "device": device,
             "protocol": protocol.model_dump(),
             "budget": budget.model_dump(),
             "threads": threads,
+            "containment": containment.model_dump(),
+            "raise_walls": raise_walls,
         }
         self._training_handles: list[int] = []
-        self._validation_handle = -1
         self._data_bytes = 0
         if dataset is not None:
             self._share(dataset)
@@ -80,8 +97,8 @@ class Sandbox:
         training: dict[str, NDArray[Any]] = {"images": dataset.train_images, "labels": dataset.train_labels}
         handle, layouts = share_arrays(training)
         self._training_handles = [handle]
-        self._validation_handle, (validation,) = share_arrays({"images": dataset.validation_images})
-        self._data_bytes = sum(os.fstat(each).st_size for each in (handle, self._validation_handle))
+        (validation,) = lay_out({"images": dataset.validation_images})
+        self._data_bytes = os.fstat(handle).st_size + dataset.validation_images.nbytes
         self._opening |= {
             "training": [asdict(layout) for layout in layouts],
             "validation": asdict(validation),
@@ -97,10 +114,21 @@ class Sandbox:
             self._zygote = Zygote(self._opening, self._training_handles)
 
     def wait_until_ready(self) -> None:
-        """Returns once a program would start without delay. Raises `ZygoteLost` if the zygote cannot start."""
+        """Returns once a program would start without delay.
+
+        Raises `ZygoteLost` if the zygote cannot start, `ContainmentError` if this node's walls are too weak.
+        """
         self.start()
         assert self._zygote is not None
         self._zygote.wait_until_ready()
+        check_floor(self.walls, self._containment.floor)
+
+    @property
+    def walls(self) -> Walls:
+        """What surrounds candidates on this node; known once the sandbox is ready."""
+        assert self._zygote is not None
+        assert self._zygote.report is not None
+        return self._zygote.report.walls
 
     @property
     def zygote_pid(self) -> int:
@@ -114,11 +142,10 @@ class Sandbox:
         task = {"kind": "build", "code": code, "in_shape": in_shape, "out_shape": out_shape}
         try:
             ending, _ = self._run(task, limits, logits=-1)
-        except (ZygoteLost, Unkillable, OSError) as error:
-            self._discard()
-            return Rejection(Outcome.SANDBOX_ERROR, Stage.BUILD, str(error), type(error).__name__)
+        except Exception as error:  # ours, whatever the program did to bring it about
+            return Rejection(Outcome.SANDBOX_ERROR, Stage.BUILD, self._give_up(error), type(error).__name__)
         if isinstance(ending.message, Build):
-            return ending.message
+            return replace(ending.message, seconds=min(max(ending.message.seconds, 0.0), ending.seconds))
         outcome, detail, error_type = _name_ending(ending)
         return Rejection(outcome, Stage.BUILD, detail, error_type)
 
@@ -135,15 +162,17 @@ class Sandbox:
             raise ValueError("this sandbox was made without a data set: it can build, not evaluate")
         shape = (len(self._dataset.validation_labels), self._dataset.classes)
         logits_bytes = shape[0] * shape[1] * 4
+        order = self._draw_order(code)
         logits = create_buffer(logits_bytes + weights_room)
         task = {"kind": kind, "code": code, "in_shape": (), "out_shape": ()}
         start = time.monotonic()
         try:
             self.wait_until_ready()
             start = time.monotonic()  # a first start is the engine's time, not the candidate's
-            ending, output = self._run(task, self._limits(self._budget.train_seconds), logits)
+            ending, output = self._run(task, self._limits(self._budget.train_seconds), logits, order)
             if isinstance(ending.message, Trained):
-                predicted = read_logits(logits, shape)
+                predicted = np.empty(shape, np.float32)
+                predicted[order] = read_logits(logits, shape)
                 accuracy, loss = grade(predicted, self._dataset.validation_labels)
                 weights = read_weights(logits, logits_bytes) if kind == "train" else b""
                 measurement = Measurement(
@@ -156,7 +185,7 @@ class Sandbox:
                     loss=loss,
                     curve=ending.message.curve,
                     train_seconds=min(ending.message.train_seconds, ending.seconds),
-                    peak_memory_bytes=ending.message.device_peak_bytes or ending.peak_memory_bytes,
+                    peak_memory_bytes=self._peak(ending, ending.message),
                     device=self._device,
                     output=output,
                 )
@@ -166,9 +195,8 @@ class Sandbox:
         except (InvalidOutput, InvalidWeights, Diverged) as error:  # what the child wrote without its own check
             outcome = Outcome.DIVERGED if isinstance(error, Diverged) else Outcome.INVALID_OUTPUT
             detail, error_type, peak = str(error), type(error).__name__, ending.peak_memory_bytes
-        except (ZygoteLost, Unkillable, OSError) as error:
-            self._discard()
-            outcome, detail, error_type = Outcome.SANDBOX_ERROR, str(error), type(error).__name__
+        except Exception as error:  # ours, whatever the program did to bring it about
+            outcome, detail, error_type = Outcome.SANDBOX_ERROR, self._give_up(error), type(error).__name__
             output, peak = "", 0
         finally:
             os.close(logits)
@@ -188,10 +216,9 @@ class Sandbox:
     def close(self) -> None:
         """Ends the zygote and whatever it runs, and frees the data set's memory. May be called twice."""
         self._discard()
-        for handle in (*self._training_handles, self._validation_handle):
-            if handle >= 0:
-                os.close(handle)
-        self._training_handles, self._validation_handle = [], -1
+        for handle in self._training_handles:
+            os.close(handle)
+        self._training_handles = []
 
     def __enter__(self) -> Sandbox:
         return self
@@ -200,23 +227,57 @@ class Sandbox:
         self.close()
 
     def _limits(self, seconds: float) -> Limits:
-        return Limits(seconds, int(self._budget.memory_gib * GIB), self._data_bytes)
+        takes = self._containment
+        return Limits(
+            seconds,
+            int(self._budget.memory_gib * GIB),
+            self._data_bytes,
+            takes.output_mib << 20,
+            takes.scratch_mib << 20,
+            takes.scratch_files,
+            takes.threads + self._threads,
+        )
+
+    def _draw_order(self, code: str) -> NDArray[np.int64]:
+        """The order in which a program gets to see the validation images: another for each program, always the same.
+
+        It hangs on the labels, which no child has, so that no program can know it, nor a generator learn it by heart.
+        """
+        assert self._dataset is not None
+        labels = self._dataset.validation_labels
+        secret = hashlib.sha256(labels.tobytes() + code.encode(errors="surrogatepass")).digest()
+        return np.random.default_rng(list(secret)).permutation(len(labels))
+
+    def _peak(self, ending: Ending, trained: Trained) -> int:
+        """Peak memory: the device's by the child's own word, the process's as it was seen from outside."""
+        return trained.device_peak_bytes if self._device != "cpu" else ending.peak_memory_bytes
 
     def _discard(self) -> None:
         if self._zygote is not None:
             self._zygote.close()
             self._zygote = None
 
-    def _run(self, task: dict[str, Any], limits: Limits, logits: int) -> tuple[Ending, str]:
+    def _give_up(self, error: Exception) -> str:
+        """Lets the zygote go after a fault of ours, but for a refusal, which another would repeat; says what it was."""
+        if not isinstance(error, ContainmentError):
+            self._discard()
+        return str(error) or type(error).__name__
+
+    def _run(
+        self, task: dict[str, Any], limits: Limits, logits: int, order: NDArray[np.int64] | None = None
+    ) -> tuple[Ending, str]:
         """Runs one task to its end in a child of its own. Returns how it ended and what it printed."""
         self.wait_until_ready()
         zygote = self._zygote
         assert zygote is not None
-        channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        read_end, write_end = os.pipe2(os.O_CLOEXEC)
-        output = OutputTail(read_end)
-        spare = create_buffer(1) if logits < 0 else logits  # a build writes no logits; one signature for both tasks
-        try:
+        report = zygote.report
+        assert report is not None
+        with ExitStack() as stack:
+            channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            stack.callback(channel.close)
+            read_end, write_end = os.pipe2(os.O_CLOEXEC)
+            output = stack.enter_context(closing(OutputTail(read_end)))
+            spare = create_buffer(1) if logits < 0 else logits  # a build writes no logits; one signature for both
             try:
                 pid = zygote.fork(task, [theirs.fileno(), write_end, spare])
             finally:
@@ -224,34 +285,55 @@ class Sandbox:
                 os.close(write_end)
                 if logits < 0:
                     os.close(spare)
-            ending = Watchdog(pid, channel, output, limits, lambda step: self._hand_over(step, channel)).watch()
-            status = zygote.reap(pid)
-            if ending.outcome is Outcome.CRASHED:
-                ending = _name_crash(ending, status)
-            return ending, output.text()
-        finally:
-            channel.close()
-            output.close()
+            images = -1
+            if order is not None:  # while the child confines itself
+                images = self._share_validation(order)
+                stack.callback(os.close, images)
+            listener = await_confinement(channel, CONFINEMENT_SECONDS)
+            memory = limits.memory_bytes
+            witness = Witness(listener, pid, report.watched, report.reach, report.uid, limits.threads, memory)
+            stack.enter_context(closing(witness))
+            scratch = ScratchGauge(report.reach.scratch, pid, report.uid, limits.scratch_files)
 
-    def _hand_over(self, step: Step, channel: socket.socket) -> None:
-        """Gives the child the validation images, which it may see only when it has trained."""
-        if step is Step.PREDICT and self._validation_handle >= 0:
-            with suppress(OSError):  # it may be dead already
-                socket.send_fds(channel, [b"v"], [self._validation_handle])
+            def hand_over(step: Step) -> None:
+                """Gives the child the validation images, for which it must have said that it has trained."""
+                if step is Step.PREDICT and images >= 0:
+                    with suppress(OSError):  # it may be dead already
+                        socket.send_fds(channel, [b"v"], [images])
+
+            ending = Watchdog(pid, channel, output, limits, witness, scratch, hand_over).watch()
+            try:
+                status = zygote.reap(pid)
+            except ZygoteLost:
+                self._discard()  # the program left something that could not be cleared; what became of it is known
+                status = signal.SIGKILL
+            return _name_crash(ending, status, limits), output.text()
+
+    def _share_validation(self, order: NDArray[np.int64]) -> int:
+        """The validation images, in `order`, in sealed memory; returns its file descriptor."""
+        assert self._dataset is not None
+        handle, _ = share_arrays({"images": self._dataset.validation_images[order]})
+        return handle
 
 
-def _name_crash(ending: Ending, status: int) -> Ending:
+def _name_crash(ending: Ending, status: int, limits: Limits) -> Ending:
     """Fills in the signal or exit code of a child that died on its own."""
+    if ending.outcome is not Outcome.CRASHED:
+        return ending
     code = os.waitstatus_to_exitcode(status)
-    if code >= 0:
-        reason = f"exit code {code}"
+    outcome, place = Outcome.CRASHED, ending.step.name.lower()
+    if code == -signal.SIGXFSZ:
+        outcome, detail = Outcome.LIMIT_EXCEEDED, f"scratch: a file of more than {limits.scratch_bytes >> 21} MiB"
+    elif code == -signal.SIGSYS:
+        outcome, detail = Outcome.FORBIDDEN, "process (system call of another architecture)"
+    elif code >= 0:
+        detail = f"exit {code}"
     else:
         try:
-            reason = f"killed by {signal.Signals(-code).name}"
+            detail = signal.Signals(-code).name
         except ValueError:
-            reason = f"killed by signal {-code}"
-    detail = f"{ending.step.name.lower()}: {reason}"
-    return Ending(None, Outcome.CRASHED, detail, ending.step, ending.seconds, ending.peak_memory_bytes)
+            detail = f"signal {-code}"
+    return replace(ending, outcome=outcome, detail=f"{detail} in {place}")
 
 
 def _name_ending(ending: Ending) -> tuple[Outcome, str, str]:

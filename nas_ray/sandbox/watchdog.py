@@ -1,8 +1,9 @@
 """Watches one child from outside and ends it at the first limit that it reaches.
 
-In: a child's pid, channel and output, and its limits. Out: an `Ending`: the child's last message, or the outcome
-that the watchdog found. The child is dead when `watch` returns. Nothing here depends on the child's cooperation: a
-program that ignores signals, deadlocks, holds the interpreter's lock or floods its channel ends like any other.
+In: a child's pid, channel and output, its witness and its limits. Out: an `Ending`: the child's last message, or the
+outcome that was found from outside. The child is dead when `watch` returns. Nothing here depends on the child's
+cooperation: a program that ignores signals, deadlocks, holds the interpreter's lock or floods its channel, its output
+or its witness ends like any other.
 """
 
 from __future__ import annotations
@@ -18,12 +19,26 @@ from dataclasses import dataclass
 
 from nas_ray.candidate import Build
 from nas_ray.outcome import Outcome
-from nas_ray.sandbox.messages import PACKET_BYTES, Entered, Failed, MalformedMessage, Step, Trained, decode
+from nas_ray.sandbox.gauges import UNCOUNTED, MemoryGauge, ScratchGauge
+from nas_ray.sandbox.messages import (
+    PACKET_BYTES,
+    Entered,
+    Failed,
+    MalformedMessage,
+    Step,
+    Trained,
+    decode,
+    may_conclude,
+    may_follow,
+)
 from nas_ray.sandbox.output import OutputTail
+from nas_ray.sandbox.witness import Finding, Witness
 
 TICK_SECONDS = 0.02  # between two looks at the child's memory
 DEATH_SECONDS = 5.0  # from SIGKILL to gone; only a stuck driver takes longer
 MESSAGES = 64  # more than any honest child sends
+CALLS = 16  # that the witness hears before the other limits get their turn
+GO = b"g"  # the child has been measured and may begin
 GIB = 1 << 30
 
 
@@ -39,6 +54,9 @@ class Limits:
     memory_bytes: int  # anonymous and shared memory, the mapped data set not counted
     data_bytes: int = 0  # of the mapped data set
     output_bytes: int = 256 << 20  # printed
+    scratch_bytes: int = 512 << 20  # in its working folder
+    scratch_files: int = 10_000  # there, folders included
+    threads: int = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,36 +69,6 @@ class Ending:
     step: Step
     seconds: float
     peak_memory_bytes: int
-
-
-class MemoryGauge:
-    """Reads a process's memory from `/proc`, cheaply (about 50 microseconds)."""
-
-    def __init__(self, pid: int, data_bytes: int) -> None:
-        self._handle = os.open(f"/proc/{pid}/status", os.O_RDONLY | os.O_CLOEXEC)
-        self._data_bytes = data_bytes
-        self.peak = 0
-
-    def read(self) -> int:
-        """Bytes in use now; 0 once the process is dead. `peak` follows, by the kernel's own high-water mark."""
-        try:
-            text = os.pread(self._handle, 8192, 0)
-        except ProcessLookupError:
-            return 0
-        fields = {}
-        for line in text.splitlines():
-            name, _, value = line.partition(b":")
-            if name in (b"VmHWM", b"RssAnon", b"RssFile", b"RssShmem"):
-                fields[name] = int(value.split()[0]) << 10
-        if len(fields) < 4:
-            return 0
-        mapped = min(fields[b"RssShmem"], self._data_bytes)
-        used = fields[b"RssAnon"] + fields[b"RssShmem"] - mapped
-        self.peak = max(self.peak, used, fields[b"VmHWM"] - fields[b"RssFile"] - mapped)
-        return used
-
-    def close(self) -> None:
-        os.close(self._handle)
 
 
 def kill(pid: int, process: int) -> None:
@@ -106,9 +94,13 @@ class Watchdog:
         channel: socket.socket,
         output: OutputTail,
         limits: Limits,
+        witness: Witness,
+        scratch: ScratchGauge,
         on_step: Callable[[Step], None] = lambda step: None,
     ) -> None:
         self._pid = pid
+        self._witness = witness
+        self._scratch = scratch
         self._channel = channel
         self._output = output
         self._limits = limits
@@ -125,6 +117,8 @@ class Watchdog:
         try:
             gauge = MemoryGauge(self._pid, self._limits.data_bytes)
             try:
+                with suppress(OSError):  # it may be dead already
+                    self._channel.send(GO)
                 outcome, detail = self._wait(start, process, gauge)
                 gauge.read()
             finally:
@@ -139,40 +133,86 @@ class Watchdog:
     def _wait(self, start: float, process: int, gauge: MemoryGauge) -> tuple[Outcome | None, str]:
         """Waits for the last message, the child's death or a limit: (None, "") or the outcome and its reason."""
         poll = select.poll()
-        for handle in (self._channel.fileno(), self._output.handle, process):
-            poll.register(handle, select.POLLIN)
+        for handle in (self._channel.fileno(), self._output.handle, process, self._witness.listener):
+            if handle >= 0:
+                poll.register(handle, select.POLLIN)
         looked = 0.0
         while True:
             now = time.monotonic()
             left = self._limits.seconds - (now - start)
             if left <= 0:
-                return Outcome.TIMEOUT, f"{self._step.name.lower()}: not done after {self._limits.seconds:g} s"
+                return Outcome.TIMEOUT, f"{self._limits.seconds:g} s in {self._place}"
             if now - looked >= TICK_SECONDS:
                 looked = now
-                used = gauge.read()
-                if used > self._limits.memory_bytes:
-                    limit = self._limits.memory_bytes / GIB
-                    return Outcome.OUT_OF_MEMORY, f"{self._step.name.lower()}: {used / GIB:.1f} GiB > {limit:.1f} GiB"
-            ready = {handle for handle, _ in poll.poll(1000 * min(left, TICK_SECONDS))}
-            if self._output.handle in ready:
+                found = self._look(gauge)
+                if found is not None:
+                    return found.outcome, found.detail
+            events = dict(poll.poll(1000 * min(left, TICK_SECONDS)))
+            if self._output.handle in events:
                 self._output.read()
                 if self._output.ended:
                     poll.unregister(self._output.handle)
-                if self._output.total > self._limits.output_bytes:
-                    printed = f"{self._output.total >> 20} MiB printed"
-                    return Outcome.LIMIT_EXCEEDED, f"{printed} > {self._limits.output_bytes >> 20} MiB"
-            if self._channel.fileno() in ready or process in ready:
+            if self._channel.fileno() in events or process in events:
                 try:
                     open_still = self._receive()
                 except MalformedMessage as error:
                     return Outcome.INVALID_OUTPUT, f"broken protocol: {error}"
-                if self._last is not None:
-                    return None, ""
                 if not open_still:
                     with suppress(KeyError):
                         poll.unregister(self._channel.fileno())
-                if process in ready:
-                    return Outcome.CRASHED, ""  # the zygote knows the signal or the exit code
+            if events.get(self._witness.listener) == select.POLLHUP:
+                poll.unregister(self._witness.listener)  # nobody is behind the filter any more
+            found = self._hear()
+            if found is None and self._last is not None:
+                found = self._look(gauge)  # what it did last counts as well
+            if found is not None:
+                return found.outcome, found.detail
+            if self._last is not None:
+                return None, ""
+            if process in events:
+                return Outcome.CRASHED, ""  # the zygote knows the signal or the exit code
+
+    @property
+    def _place(self) -> str:
+        return self._step.name.lower()
+
+    def _hear(self) -> Finding | None:
+        """What the witness finds in the calls that wait, if anything; not in all of them where there is a flood."""
+        for _ in range(CALLS):
+            if not self._witness.is_called():
+                break
+            found = self._witness.hear(accuses=self._step is not Step.START)
+            if found is not None:
+                return Finding(found.outcome, f"{found.detail} in {self._place}")
+        return None
+
+    def _look(self, gauge: MemoryGauge) -> Finding | None:
+        """The first limit that the child is over, if any."""
+        limits = self._limits
+        used = gauge.read()
+        if used > limits.memory_bytes:
+            words = f"{used / GIB:.2f} GiB > {limits.memory_bytes / GIB:g} GiB in {self._place}"
+            return Finding(Outcome.OUT_OF_MEMORY, words)
+        if gauge.threads > limits.threads:
+            return self._exceeded(f"threads: {gauge.threads} > {limits.threads}")
+        if self._output.total > limits.output_bytes:
+            return self._exceeded(f"printed: {self._output.total >> 20} MiB > {limits.output_bytes >> 20} MiB")
+        if not self._witness.made_files:
+            return None
+        counted = self._scratch.read(self._witness.removed if self._witness.lost_files else None)
+        if counted is None:
+            return None
+        size, files = counted
+        if size > limits.scratch_bytes:
+            return self._exceeded(f"scratch: {size >> 20} MiB > {limits.scratch_bytes >> 20} MiB")
+        if files >= UNCOUNTED:
+            return self._exceeded("scratch: folders that cannot be looked into")
+        if files > limits.scratch_files:
+            return self._exceeded(f"scratch: more than {limits.scratch_files:,} files")
+        return None
+
+    def _exceeded(self, words: str) -> Finding:
+        return Finding(Outcome.LIMIT_EXCEEDED, f"{words} in {self._place}")
 
     def _receive(self) -> bool:
         """Reads the messages that are there, up to the last one. Returns False once the child has closed its end."""
@@ -190,8 +230,12 @@ class Watchdog:
                 raise MalformedMessage(f"more than {MESSAGES} messages")
             message = decode(packet)
             if isinstance(message, Entered):
+                if not may_follow(message.step, self._step):
+                    raise MalformedMessage(f"{message.step.name.lower()} after {self._place}")
                 self._step = message.step
                 self._on_step(message.step)
             else:
+                if not may_conclude(message, self._step):
+                    raise MalformedMessage(f"a result in {self._place}")
                 self._last = message
         return True

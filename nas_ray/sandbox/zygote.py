@@ -1,8 +1,8 @@
 """The zygote: a process that has everything imported and warm, and forks a child for each program.
 
-In: over the socket whose descriptor is its only argument, one opening frame, then a frame for each task (see
-`launcher`). Out: a reply to each. It runs no candidate code itself, holds no labels but the training set's, and
-ends, with all that descends from it, when its supervisor does.
+In: the descriptor of a socket and the scratch folder as arguments; over the socket one opening frame, then a frame for
+each task (see `launcher`). Out: a reply to each. It runs no candidate code itself, holds no labels but the training
+set's, and ends, with all that descends from it, when its supervisor does.
 
 It must be single-threaded at every fork: a thread pool does not survive one, and the child would wait for it for
 ever.
@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import gc
 import os
-import shutil
 import signal
 import socket
 import sys
@@ -22,12 +21,17 @@ from typing import Any
 
 import torch
 
-from nas_ray.build import build_program
-from nas_ray.config import BudgetConfig, ProtocolConfig
+from nas_ray.build import build_program, load_net
+from nas_ray.config import BudgetConfig, ContainmentConfig, ProtocolConfig
 from nas_ray.sandbox.child import Setting, Task, run_child
-from nas_ray.sandbox.frames import Reply, receive_frame, send_reply
+from nas_ray.sandbox.confinement import Confinement
+from nas_ray.sandbox.frames import Reply, receive_frame, send_frame, send_reply
 from nas_ray.sandbox.kernel import adopt_orphans
 from nas_ray.sandbox.memory import Layout, map_arrays
+from nas_ray.sandbox.probe import find_confinement
+from nas_ray.sandbox.reach import find_reach
+from nas_ray.sandbox.tiers import NO_WALLS
+from nas_ray.scratch import clear_scratch, remove_scratch
 from nas_ray.training import TrainingData, hyperparameters, train_and_predict
 
 # Touches what most programs touch, so that no child pays for a first time.
@@ -77,18 +81,31 @@ def sweep() -> None:
                 os.waitpid(pid, 0)
 
 
-def clear_folder(folder: str) -> None:
-    """Empties `folder` without following links."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry.path, ignore_errors=True)
-            else:
-                with suppress(OSError):
-                    os.unlink(entry.path)
+def find_walls(opening: dict[str, Any], scratch: str) -> Confinement:
+    """The confinement of this node's candidates, tried before anything else is done."""
+    budget, limits = BudgetConfig(**opening["budget"]), ContainmentConfig(**opening["containment"])
+    device = opening["device"]
+    reach = find_reach(scratch, device)
+    # A GPU's driver reserves far more memory than it uses, which the limit on private memory would not survive.
+    memory = int(budget.memory_gib * (1 << 30)) if device == "cpu" else None
+    takes = (memory, limits.file_bytes, limits.threads + opening["threads"])
+    if not opening["raise_walls"]:
+        return Confinement(NO_WALLS, os.getuid(), reach, None, None, *takes, device)
+    return find_confinement(reach, *takes, device, opening["outside"])
 
 
-def open_setting(opening: dict[str, Any], handles: list[int]) -> Setting:
+def describe_confinement(confinement: Confinement) -> dict[str, Any]:
+    """What the supervisor must know of it: the walls, the user, and what the filter hands to the witness."""
+    watched = confinement.filter.watched if confinement.filter is not None else {}
+    return {
+        "walls": confinement.walls.to_json(),
+        "uid": confinement.uid if confinement.walls.privileges == "uid" else None,
+        "watched": list(watched.items()),
+        "reach": dataclasses.asdict(confinement.reach),
+    }
+
+
+def open_setting(opening: dict[str, Any], handles: list[int], confinement: Confinement) -> Setting:
     """The children's setting from the opening frame; maps the training data."""
     data, validation = None, None
     if handles:
@@ -102,6 +119,7 @@ def open_setting(opening: dict[str, Any], handles: list[int]) -> Setting:
         protocol=ProtocolConfig(**opening["protocol"]),
         budget=BudgetConfig(**opening["budget"]),
         threads=opening["threads"],
+        confinement=confinement,
         data=data,
         validation=validation,
     )
@@ -117,17 +135,15 @@ def warm_up(setting: Setting) -> None:
         return
     few = setting.data.images[:WARM_IMAGES]
     data = dataclasses.replace(setting.data, images=few, labels=setting.data.labels[:WARM_IMAGES])
-    namespace: dict[str, Any] = {}
-    exec(WARM_PROGRAM, namespace)
     if setting.device == "cpu":  # a GPU must not be touched before the fork, and its backward pass starts threads
-        train_and_predict(namespace["Net"], data, few, protocol, "cpu", prm)
+        train_and_predict(load_net(WARM_PROGRAM), data, few, protocol, "cpu", prm)
     else:
         network = torch.nn.Linear(1, 1)
         network.weight.grad, network.bias.grad = torch.zeros(1, 1), torch.zeros(1)
         torch.optim.SGD(network.parameters(), lr=protocol.lr, momentum=protocol.momentum).step()
 
 
-def serve(stream: socket.socket, setting: Setting) -> None:
+def serve(stream: socket.socket, setting: Setting, scratch: str) -> None:
     """Forks a child for each task until the supervisor is gone."""
     me = os.getpid()
     while True:
@@ -138,7 +154,7 @@ def serve(stream: socket.socket, setting: Setting) -> None:
         if "reap" in frame:
             _, status = os.waitpid(frame["reap"], 0)
             sweep()
-            clear_folder(".")
+            clear_scratch(scratch)
             send_reply(stream, Reply.REAPED, status)
             continue
         if count_threads() != 1:
@@ -157,22 +173,25 @@ def serve(stream: socket.socket, setting: Setting) -> None:
 
 
 def main() -> None:
-    stream = socket.socket(fileno=int(sys.argv[1]))
+    stream, scratch = socket.socket(fileno=int(sys.argv[1])), sys.argv[2]
     try:
         opening, handles = receive_frame(stream)
         adopt_orphans()
-        os.chdir(opening["scratch"])
-        setting = open_setting(opening, handles)
+        confinement = find_walls(opening, scratch)
+        setting = open_setting(opening, handles, confinement)
         warm_up(setting)
+        # What a program imports late is looked for in the libraries, where it may look, and nowhere else.
+        sys.path[:] = [entry for entry in sys.path if confinement.reach.may_read(os.path.realpath(entry), listing=True)]
         gc.collect()
         gc.freeze()  # what a collection in a child would touch, the kernel would have to copy
         send_reply(stream, Reply.READY if count_threads() == 1 else Reply.FAILED, count_threads())
-        serve(stream, setting)
+        send_frame(stream, describe_confinement(confinement), [])
+        serve(stream, setting, scratch)
     except (EOFError, ConnectionError):
         pass  # the supervisor went away
     finally:
         sweep()
-        shutil.rmtree(os.getcwd(), ignore_errors=True)
+        remove_scratch(scratch)
 
 
 if __name__ == "__main__":

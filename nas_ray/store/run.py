@@ -1,4 +1,4 @@
-"""The folder of one run: `config.yaml`, four tables and the adapters. The source of truth of a search.
+"""The folder of one run: `config.yaml`, five tables and the adapters. The source of truth of a search.
 
 In: rows from the driver. Out: rows to anybody. One process writes (the first write takes the lock), any number reads.
 On an object store there is no lock: nothing stops two drivers there, and `driver()` cannot tell whether one is alive.
@@ -8,6 +8,7 @@ On an object store there is no lock: nothing stops two drivers there, and `drive
     candidates/cycle=NNNN/part-*.parquet         one final row for each candidate
     evaluations/dataset=NAME/cycle=NNNN/part-*.parquet
     cycles/part-*.parquet                        one row for each finished cycle
+    nodes/part-*.parquet                         one row for each node that candidates may have run on
     adapters/NNNN/                               LoRA weights, one folder for each version
 """
 
@@ -24,7 +25,7 @@ import yaml
 
 from nas_ray.candidate import Completion
 from nas_ray.config import ConfigError, RunConfig, dump_config, parse_config
-from nas_ray.schema import ROWS, AnyRow, CandidateRow, CompletionRow, CycleRow, EvaluationRow, Row
+from nas_ray.schema import ROWS, AnyRow, CandidateRow, CompletionRow, CycleRow, EvaluationRow, NodeRow, Row
 from nas_ray.store.lock import Driver, RunLock
 from nas_ray.store.parts import (
     folder_of,
@@ -129,6 +130,10 @@ class Store:
         """Record a finished cycle; its presence is what says that the cycle is finished."""
         self._append(row)
 
+    def append_node(self, row: NodeRow) -> None:
+        """Record what keeps candidates in on one node."""
+        self._append(row)
+
     def _append(self, row: AnyRow) -> None:
         key = _key(row)
         with self._mutex:
@@ -165,6 +170,10 @@ class Store:
     def cycles(self) -> list[CycleRow]:
         """Finished cycles, the first one first."""
         return sorted(self._rows(CycleRow), key=lambda row: row.cycle)
+
+    def nodes(self) -> list[NodeRow]:
+        """Nodes in the order in which they were first seen; none in a folder from before they were kept."""
+        return self._rows(NodeRow)
 
     def _rows(self, row: type[AnyRow], cycle: int | None = None) -> list[AnyRow]:
         folders = part_folders(self.place, row)

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from jobs.cli import ENTRIES, explain, main
 from nas_ray.config import RunConfig
 from nas_ray.leaderboard import rank
 from nas_ray.outcome import Outcome
+from nas_ray.schema import NodeRow
 from nas_ray.store import Store, StoreError
 
 READERS = ("status", "leaderboard", "report")
@@ -142,6 +144,26 @@ def test_show_refuses_an_unknown_id_in_one_line(run: Store, capsys: pytest.Captu
     code, _, err = call(capsys, "show", run.folder, "zzz")
     assert code == 2
     assert err == "Error: no candidate's id begins with 'zzz'; `nas-ray leaderboard` shows the best ones' ids.\n"
+
+
+def test_show_prints_what_the_program_printed_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = make_run(tmp_path / "run", cycles=1)
+    row = next(row for row in made.candidates() if row.outcome is Outcome.VALID)
+    (measured,) = (one for one in made.evaluations() if one.id == row.id)
+    again = replace(measured, seed=7, tier="A", output="epoch 1 [bold]not markup[/bold]\n[/nothing]")
+    made.append_evaluation(again)
+    _, out, _ = call(capsys, "show", made.folder, row.id)
+    assert "seed 7, 0.00 s, tier A" in out
+    assert re.search(r"^printed ─+$", out, re.M)
+    assert out.count("printed ─") == 1, "nothing is shown of a program that printed nothing"
+    assert again.output in out
+
+
+def test_status_says_what_holds_the_candidates_in(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = make_run(tmp_path / "run", cycles=1)
+    assert "Containment: not recorded." in call(capsys, "status", made.folder)[1]
+    made.append_node(NodeRow(node="n1", walls="tier C: [files] open", tier="C", host="one"))
+    assert "Containment: 1 node at tier C: [files] open." in call(capsys, "status", made.folder)[1]
 
 
 def test_code_is_coloured_on_a_terminal_only(run: Store) -> None:
