@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from jobs.containment import Unsafe, lower_floor
 from jobs.tables import open_console, percent
 from nas_ray.export import export_candidate
 from nas_ray.store import Store, find_run
@@ -27,12 +28,15 @@ def export_command(
     epochs: Annotated[int | None, typer.Option(help="Epochs in place of the protocol's.", min=1)] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     threads: Annotated[int, typer.Option(help="CPU threads; as in the search, the weights are the same.", min=1)] = 1,
+    unsafe: Unsafe = False,
 ) -> None:
     """Retrain a candidate, measure it on the test split, and write it as files that need only torch and safetensors.
 
     Example: nas-ray export runs/search 3f2a --out exports --epochs 20
     """
-    export = export_candidate(Store.open(find_run(run)), candidate, out, epochs, device, threads)
+    store = Store.open(find_run(run))
+    store.config = lower_floor(store.config, unsafe)  # for this process; nothing is written into the run
+    export = export_candidate(store, candidate, out, epochs, device, threads)
     card = export.card
     console = open_console()
     before = card["validation"]["accuracy_in_the_search"]

@@ -146,6 +146,10 @@ class Watcher:
             self._print(f"{self._clock()} {self._place()}finished in {duration(row.total_seconds)}: {facts}")
         self._cycle = row.cycle + 1 if row.cycle + 1 < self.config.cycles else None
 
+    def say(self, text: str) -> None:
+        """One line that stays; on a terminal above the table."""
+        self._print(text if self._live is not None else f"{self._clock()} {text}")
+
     def warn(self, text: str) -> None:
         """Something that a person should know and that does not end the search."""
         self._warnings.append(text)

@@ -11,10 +11,14 @@ a final row are checked and trained, requests without a completion are asked aga
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from typing import Annotated
 
 import typer
 
+from jobs.connection import connect
+from jobs.containment import Unsafe, lower_floor
+from jobs.nodes import NodeGate
 from jobs.search import drive, prepare
 from nas_ray.report import write_report
 from nas_ray.store import Store, find_run
@@ -24,6 +28,7 @@ def resume_command(
     run: Annotated[str, typer.Argument(help="Run folder, its name under runs/, or an address (s3://...).")],
     cycles: Annotated[int | None, typer.Option(min=1, help="Make the run this many cycles long.")] = None,
     address: Annotated[str | None, typer.Option(help="Ray cluster to join; else RAY_ADDRESS, or a local one.")] = None,
+    unsafe: Unsafe = False,
 ) -> None:
     """Go on with a search that was interrupted, or make a finished one longer.
 
@@ -40,7 +45,11 @@ def resume_command(
         write_report(store)
         typer.echo(f"{store.folder} is finished: {store.config.cycles} cycles. Make it longer with --cycles N.")
         return
-    drive(store, *prepared, address)
+    store.config = lower_floor(store.config, unsafe)  # for this process; the stored configuration keeps its floor
+    with closing(store), connect(address):
+        gate = NodeGate(store.config)
+        gate.open()
+        drive(store, *prepared, gate)
 
 
 if __name__ == "__main__":

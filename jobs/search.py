@@ -19,8 +19,10 @@ import typer
 from transformers import AutoTokenizer
 
 from jobs.connection import connect, end_on_signal
+from jobs.containment import Unsafe, lower_floor
 from jobs.finetune import finetune
 from jobs.live import Watcher
+from jobs.nodes import NodeGate
 from jobs.rooms import Rooms, open_rooms
 from jobs.stream import CycleStream
 from nas_ray.config import RunConfig, load_config
@@ -37,9 +39,10 @@ from nas_ray.stopwatch import Stopwatch
 from nas_ray.store import Store
 
 
-def search(store: Store, dataset: Dataset, writer: RequestWriter, watcher: Watcher) -> None:
+def search(store: Store, dataset: Dataset, writer: RequestWriter, gate: NodeGate, watcher: Watcher) -> None:
     """Run every cycle that `store` does not hold yet. Ray is connected; all that is found is kept in `store`."""
     config, ledger = store.config, Ledger(store)
+    gate.watch(ledger, watcher)
     with open_rooms(config, dataset, ledger, watcher) as rooms:
         for cycle in range(ledger.next_cycle, config.cycles):
             watch = Stopwatch()
@@ -47,6 +50,7 @@ def search(store: Store, dataset: Dataset, writer: RequestWriter, watcher: Watch
             stream = CycleStream(cycle, writer.write(cycle, ledger.pairs()), rooms, ledger, watch)
             while not stream.finished:
                 stream.advance()  # generate -> check -> filter -> build -> evaluate, each candidate at its own pace
+                gate.watch(ledger, watcher)  # a node that cannot hold candidates ends the search
                 if watcher.due:
                     watcher.update(stream.snapshot())
             watcher.update(stream.snapshot())
@@ -91,17 +95,22 @@ def search_command(
     model: Annotated[str | None, typer.Option(help="Short for --set model.path=: seed, a folder or a hub id.")] = None,
     run: Annotated[str | None, typer.Option(help="Name of the run folder; without it, NAME and the time.")] = None,
     address: Annotated[str | None, typer.Option(help="Ray cluster to join; else RAY_ADDRESS, or a local one.")] = None,
+    unsafe: Unsafe = False,
 ) -> None:
     """Search: a language model writes networks, the good ones teach it, cycle after cycle.
 
     Example:  nas-ray search --config examples/quickstart.yaml --set cycles=5 --set seed=7
     """
     changes = [*(overrides or []), *([f"model.path={model}"] if model else [])]
-    settings = load_config(config, changes)
+    settings = lower_floor(load_config(config, changes), unsafe)
     prepared = prepare(settings)
     started = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     name = run or f"{settings.name}-{started}"
-    drive(Store.create(f"{settings.folder.rstrip('/')}/{name}", settings), *prepared, address)
+    with connect(address):
+        gate = NodeGate(settings)
+        gate.open()  # before there is a run folder, so that a refusal leaves none
+        store = Store.create(f"{settings.folder.rstrip('/')}/{name}", settings)
+        drive(store, *prepared, gate)
 
 
 def prepare(config: RunConfig) -> tuple[Dataset, RequestWriter]:
@@ -113,14 +122,14 @@ def prepare(config: RunConfig) -> tuple[Dataset, RequestWriter]:
     return dataset, writer
 
 
-def drive(store: Store, dataset: Dataset, writer: RequestWriter, address: str | None) -> None:
-    """Connect, search, and leave everything in order, also when an error, a person or the cluster ends it early."""
+def drive(store: Store, dataset: Dataset, writer: RequestWriter, gate: NodeGate) -> None:
+    """Search, and leave everything in order, also when an error, a person or the cluster ends it early."""
     watcher = Watcher(store.config, store.folder, measure_progress(store).cycles)
     note = f"Ended early. What was found is kept; go on with: nas-ray resume {store.folder}"
     with closing(store):
         try:
-            with connect(address), end_on_signal(note), watcher:
-                search(store, dataset, writer, watcher)
+            with end_on_signal(note), watcher:
+                search(store, dataset, writer, gate, watcher)
         except Exception:
             print(note, file=sys.stderr)
             raise

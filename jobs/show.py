@@ -21,7 +21,7 @@ from rich.text import Text
 from jobs.tables import ID_DIGITS, duration, open_console, percent
 from nas_ray.leaderboard import Dossier, open_dossier
 from nas_ray.outcome import Outcome
-from nas_ray.schema import CandidateRow
+from nas_ray.schema import CandidateRow, EvaluationRow
 from nas_ray.store import Store, find_run
 
 
@@ -51,6 +51,10 @@ def show_command(
         console.print(Syntax(row.code, "python", background_color="default", word_wrap=True))
     else:
         console.print(Text(row.code), soft_wrap=True)
+    for evaluation in dossier.evaluations:
+        if evaluation.output:
+            console.rule("printed", align="left")
+            console.print(Text(evaluation.output), soft_wrap=True)  # a program's words: never taken for markup
 
 
 def _facts(dossier: Dossier) -> Table:
@@ -68,7 +72,7 @@ def _facts(dossier: Dossier) -> Table:
         facts.add_row(
             "measured",
             f"{number} on {evaluation.dataset} (validation) after {epochs}, protocol {evaluation.protocol}, "
-            f"seed {evaluation.seed}, {evaluation.seconds:.2f} s",
+            f"seed {evaluation.seed}, {evaluation.seconds:.2f} s{_containment(evaluation)}",
         )
     if row.parameters is not None and row.flops is not None:
         facts.add_row("size", f"{row.parameters:,} parameters, {row.flops:,} FLOPs an image, graph {row.graph}")
@@ -94,6 +98,10 @@ def _outcome(dossier: Dossier) -> Text:
         return Text(words + (f", {dossier.standing}" if dossier.standing else ""), style="green")
     kind = f" ({row.error_type})" if row.error_type else ""
     return Text(f"{row.outcome} at {row.stage}{kind}: {row.detail}", style="yellow")
+
+
+def _containment(evaluation: EvaluationRow) -> str:
+    return f", tier {evaluation.tier}" if evaluation.tier else ""
 
 
 def _author(dossier: Dossier) -> str:

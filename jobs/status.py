@@ -15,6 +15,7 @@ from rich.text import Text
 
 from jobs.tables import cycle_table, open_console, percent
 from nas_ray.funnel import check_accounting
+from nas_ray.nodes import describe_nodes
 from nas_ray.progress import Progress, measure_progress
 from nas_ray.store import Store, find_run
 
@@ -37,6 +38,7 @@ def status_command(
     if progress.best is not None:
         best = progress.best
         console.print(f"Best so far: {best.id}, {percent(best.accuracy)} on the validation split, cycle {best.cycle}.")
+    console.print(Text(describe_nodes(store.nodes())), soft_wrap=True)
     console.print(standing(store, progress), soft_wrap=True)
     for problem in check_accounting(store):
         console.print(Text(f"The accounts do not add up: {problem}.", style="red"), soft_wrap=True)

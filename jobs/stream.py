@@ -31,6 +31,8 @@ from nas_ray.schema import CandidateRow, CycleRow, EvaluationRow
 from nas_ray.selection import Selection
 from nas_ray.stopwatch import Stopwatch
 
+OUTPUT_CHARACTERS = 2000  # of what a program printed, kept from the end
+
 
 @dataclass(slots=True)
 class Draft:
@@ -140,7 +142,7 @@ class CycleStream:
         if isinstance(parsed, Rejection):
             return parsed
         draft.program = parsed
-        rejection = check_contract(parsed)
+        rejection = check_contract(parsed, self.ledger.config.containment.screens)
         if rejection is not None:
             return rejection
         return self._judge(draft, self.rooms.index.admit_code(parsed), Stage.NOVELTY)
@@ -215,6 +217,8 @@ class CycleStream:
             peak_memory_bytes=measurement.peak_memory_bytes,
             device=measurement.device,
             node=measurement.node,
+            tier=measurement.tier,
+            output=measurement.output[-OUTPUT_CHARACTERS:],
             created=datetime.now(UTC),
         )
 

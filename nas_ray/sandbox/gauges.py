@@ -92,9 +92,11 @@ class ScratchGauge:
 
     def _walk(self) -> tuple[int, int]:
         size, files, waiting = 0, 0, [self._folder]
+        opened: set[str] = set()  # that were made so that nobody could look into them
         while waiting and files <= self._most_files:
+            folder = waiting.pop()
             try:
-                with os.scandir(waiting.pop()) as entries:
+                with os.scandir(folder) as entries:
                     for entry in entries:
                         files += 1
                         try:
@@ -106,7 +108,13 @@ class ScratchGauge:
                             waiting.append(entry.path)
             except FileNotFoundError:
                 continue
-            except OSError:  # folders in folders without end, or one that was made unreadable: it hides what it holds
+            except PermissionError:
+                with suppress(OSError):
+                    os.chmod(folder, 0o700)
+                files += UNCOUNTED if folder in opened else 0
+                waiting += [] if folder in opened else [folder]
+                opened.add(folder)
+            except OSError:  # folders in folders without end
                 files += UNCOUNTED
         return size, files
 

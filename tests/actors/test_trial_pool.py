@@ -71,6 +71,7 @@ def test_bursts_are_measured_by_the_same_warm_evaluators(pool: TrialPool) -> Non
         assert set(results) == {(burst, index) for index in range(size)}
         assert results[burst, 0].outcome is Outcome.VALID
         assert results[burst, 0].node == ray.nodes()[0]["NodeID"]
+        assert results[burst, 0].tier in tuple("AB")
         zygotes |= {find_evaluator(measurement)[1] for key, measurement in results.items() if key[1]}
     assert 1 <= len(zygotes) <= 2
     assert (pool.in_flight, pool.capacity) == (0, 2)
@@ -116,15 +117,34 @@ def test_close_kills_what_is_running_and_removes_its_files(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_program_that_kills_its_evaluator_each_time_ends_as_node_lost(ray_session: None) -> None:
+@pytest.fixture
+def lone_pool(ray_session: None) -> Iterator[TrialPool]:
+    """One evaluator, and no second try."""
     config = CONFIG.model_copy(update={"resources": ResourceConfig(retries=0, evaluators=1)})
     pool = TrialPool(config, load_dataset(DatasetConfig()))
-    grandparent = "import os, signal\npid = int(open(f'/proc/{os.getppid()}/stat').read().split()[3])\n"
-    pool.submit((0, 1), grandparent + "os.kill(pid, signal.SIGKILL)")
-    result = collect(pool, 1)[0, 1]
+    yield pool
     pool.close()
+
+
+def test_an_evaluation_whose_evaluator_is_killed_each_time_ends_as_node_lost(lone_pool: TrialPool) -> None:
+    lone_pool.submit((0, 0), REVEALING)
+    evaluator, _ = find_evaluator(collect(lone_pool, 1)[0, 0])
+    lone_pool.submit((0, 1), ENDLESS)
+    time.sleep(2.0)
+    os.kill(evaluator, signal.SIGKILL)
+    result = collect(lone_pool, 1)[0, 1]
     assert result.outcome is Outcome.NODE_LOST
     assert "attempt 1" in result.detail
+
+
+def test_a_program_that_tries_to_kill_its_evaluator_is_forbidden_and_the_evaluator_lives(lone_pool: TrialPool) -> None:
+    lone_pool.submit((0, 0), REVEALING)
+    before = find_evaluator(collect(lone_pool, 1)[0, 0])
+    lone_pool.submit((0, 1), f"import os, signal\nos.kill({before[0]}, signal.SIGKILL)\n" + GOOD)
+    lone_pool.submit((0, 2), REVEALING)
+    results = collect(lone_pool, 2)
+    assert results[0, 1].outcome is Outcome.FORBIDDEN, results[0, 1]
+    assert find_evaluator(results[0, 2]) == before
 
 
 def test_no_free_place_is_a_clear_error_and_the_pool_still_closes(ray_session: None) -> None:

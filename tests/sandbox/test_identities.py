@@ -13,12 +13,15 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hostile_programs import ESCAPED, HostileProgram, hostile_programs
+
+from nas_ray.outcome import Outcome
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 
@@ -45,14 +48,25 @@ OUTCOMES = {
 SMALL = "containment.threads=16 containment.scratch_mib=32 containment.scratch_files=200 containment.output_mib=8"
 
 
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder for everybody; pytest's own are for its user alone."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o777)
+        yield Path(name)
+
+
 @pytest.fixture(scope="module")
-def interpreter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def interpreter() -> Iterator[Path]:
     """A copy of this interpreter, with this environment's packages, that everybody can read."""
     if os.getuid() != 0 or shutil.which("setpriv") is None:
         pytest.fail("these tests need root and setpriv (util-linux)")
-    folder = tmp_path_factory.mktemp("python")
-    for parent in (folder, *folder.parents[:2]):
-        parent.chmod(0o755)
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o755)
+        yield copy_interpreter(Path(name))
+
+
+def copy_interpreter(folder: Path) -> Path:
     name = f"python{sys.version_info.major}.{sys.version_info.minor}"
     (folder / "bin").mkdir()
     shutil.copy2(os.path.realpath(sys.executable), folder / "bin" / name)
@@ -99,36 +113,34 @@ def is_as_expected(entry: dict[str, Any], found: dict[str, Any]) -> bool:
 
 
 @pytest.mark.parametrize("identity", IDENTITIES)
-def test_every_shared_attack_is_classified_as_its_manifest_says(
-    identity: str, interpreter: Path, tmp_path: Path
-) -> None:
+def test_every_shared_attack_is_classified_as_its_manifest_says(identity: str, interpreter: Path, folder: Path) -> None:
     if not ATTACKS.is_dir():
         pytest.fail(f"{ATTACKS} is not there")
-    tmp_path.chmod(0o777)
     entries = {entry["name"]: entry for entry in json.loads((ATTACKS / "manifest.json").read_text())}
     endless = {name for name, entry in entries.items() if entry["expected"] == "timeout"}
     lines = []
     for names, seconds in ((endless, "6"), (entries.keys() - endless, "60")):
         files = [str(ATTACKS / f"{name}.py") for name in sorted(names)]
         limits = ("--protocol", "candidate", "--time-limit", seconds, "--memory-limit", "1.5")
-        lines += check_files(identity, interpreter, tmp_path, *files, *limits)
+        lines += check_files(identity, interpreter, folder, *files, *limits)
     assert len(lines) == len(entries)
     assert [line for line in lines if not is_as_expected(entries[Path(line["file"]).stem], line)] == []
 
 
 @pytest.mark.parametrize("identity", IDENTITIES)
-def test_every_hostile_act_ends_as_it_may(identity: str, interpreter: Path, tmp_path: Path) -> None:
-    tmp_path.chmod(0o777)
+def test_every_hostile_act_ends_as_it_may(identity: str, interpreter: Path, folder: Path) -> None:
     programs: dict[str, HostileProgram] = {}
     for number, program in enumerate(hostile_programs()):
         if number % 4 == list(IDENTITIES).index(identity):  # others for each identity
-            path = tmp_path / f"{number}.py"
+            path = folder / f"{number}.py"
             path.write_text(program.code)
             programs[str(path)] = program
     sets = [word for change in (*SMALL.split(), "dataset.train_limit=64") for word in ("--set", change)]
     limits = ("--epochs", "1", "--time-limit", "2", "--memory-limit", "0.5", *sets)
-    for line in check_files(identity, interpreter, tmp_path, *programs, *limits):
+    for line in check_files(identity, interpreter, folder, *programs, *limits):
         program = programs[line["file"]]
-        assert line["outcome"] in program.outcomes, (program.name, line)
+        # What training calls a train_error the build, which comes first here, may call a shape_error.
+        allowed = program.outcomes | ({Outcome.SHAPE_ERROR} if Outcome.TRAIN_ERROR in program.outcomes else set())
+        assert line["outcome"] in allowed, (program.name, line)
         assert ESCAPED not in line["detail"]
         assert (line["accuracy"] or 0.0) <= program.most_accurate

@@ -98,7 +98,11 @@ EXIT_MAIN = "threading.Thread(target=time.sleep, args=(9,)).start()\nctypes.CDLL
         (MAP_DELETED, Outcome.LIMIT_EXCEEDED, "MiB > 32 MiB in import"),
         (START_THREADS, Outcome.LIMIT_EXCEEDED, "threads: 18 > 17 in import"),
         ("while True: print('x' * (1 << 20))", Outcome.LIMIT_EXCEEDED, "> 8 MiB in import"),
-        ("kept = [b'x' * (1 << 22) for _ in range(400)]", Outcome.OUT_OF_MEMORY, "GiB > 0.5 GiB in import"),
+        (
+            "kept = [(b'x' * (1 << 22), time.sleep(0.002)) for _ in range(400)]",
+            Outcome.OUT_OF_MEMORY,
+            "GiB > 0.5 GiB in import",
+        ),
         (SHARE, Outcome.OUT_OF_MEMORY, "of shared memory asked for in import"),
         (GIVE_BACK, Outcome.OUT_OF_MEMORY, "of shared memory asked for in import"),
         (EXIT_MAIN, Outcome.FORBIDDEN, "process (exit of the main thread alone) in import"),
