@@ -99,7 +99,8 @@ def find_confinement(
     if not found.walls.landlock and not hidden:
         missing.append("bubblewrap: bwrap is not installed, or cannot make namespaces here")
     ruleset = create_ruleset(reach) if found.walls.landlock and device == "cpu" else None
-    return replace(found, walls=replace(found.walls, bubblewrap=hidden, missing=tuple(missing)), ruleset=ruleset)
+    said_once = tuple(dict.fromkeys(missing))
+    return replace(found, walls=replace(found.walls, bubblewrap=hidden, missing=said_once), ruleset=ruleset)
 
 
 def _find_landlock(bare: Confinement, missing: list[str]) -> int:
@@ -128,7 +129,7 @@ def _find_privileges(inside: Confinement, missing: list[str]) -> Confinement:
             reason = f"the scratch folder cannot be given away: {error.strerror}"
         if not reason:
             return found
-        missing.append(f"{PRIVILEGES[kind]} ({uid}): {reason}")
+        missing.append(f"{PRIVILEGES[kind]}: {reason}")
     return inside
 
 

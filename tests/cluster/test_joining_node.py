@@ -95,6 +95,7 @@ def cluster() -> Iterator[Cluster]:
         yield cluster
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_weak_node_that_joins_ends_the_search_which_goes_on_without_it(cluster: Cluster, tmp_path: Path) -> None:
     settings = [f"--set={setting}" for setting in (*SETTINGS, f"folder={tmp_path}")]
