@@ -38,7 +38,7 @@ GROWTH = 24 << 20  # bytes of private memory that a process may gain over the ru
 
 CONFIG = RunConfig(
     dataset=DatasetConfig(train_limit=64, validation_limit=200),
-    budget=BudgetConfig(train_seconds=5.0, memory_gib=0.75),
+    budget=BudgetConfig(parameters=10_000_000, train_seconds=5.0, memory_gib=0.75),
     containment=ContainmentConfig(scratch_mib=64, scratch_files=1000, output_mib=16),
     resources=ResourceConfig(evaluators=EVALUATORS),
 )
