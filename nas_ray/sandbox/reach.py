@@ -50,11 +50,7 @@ class Reach:
 
     def may_read(self, path: str, listing: bool) -> bool:
         """True if the file or, with `listing`, the folder at `path` (resolved) is within reach."""
-        return (
-            _covers(self._readable, path)
-            or self.may_write(path)
-            or (listing and _covers(frozenset(self.listable), path))
-        )
+        return _covers(self._readable, path) or self.may_write(path) or (listing and _covers(self._listable, path))
 
     def may_write(self, path: str) -> bool:
         """True if the file at `path` (resolved) may be made, changed or removed."""
@@ -64,6 +60,10 @@ class Reach:
     def from_json(cls, values: Mapping[str, Any]) -> Reach:
         lists = {name: tuple(values[name]) for name in ("listable", "readable", "writable")}
         return cls(scratch=values["scratch"], **lists)
+
+    @cached_property
+    def _listable(self) -> frozenset[str]:
+        return frozenset(self.listable)
 
     @cached_property
     def _readable(self) -> frozenset[str]:

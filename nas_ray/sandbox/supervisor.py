@@ -307,7 +307,7 @@ class Sandbox:
             except ZygoteLost:
                 self._discard()  # the program left something that could not be cleared; what became of it is known
                 status = signal.SIGKILL
-            return _name_crash(ending, status, limits), output.text()
+            return _name_crash(ending, status, self._containment.file_bytes), output.text()
 
     def _share_validation(self, order: NDArray[np.int64]) -> int:
         """The validation images, in `order`, in sealed memory; returns its file descriptor."""
@@ -316,14 +316,14 @@ class Sandbox:
         return handle
 
 
-def _name_crash(ending: Ending, status: int, limits: Limits) -> Ending:
-    """Fills in the signal or exit code of a child that died on its own."""
+def _name_crash(ending: Ending, status: int, file_bytes: int) -> Ending:
+    """Fills in the signal or exit code of a child that died on its own; no file may be longer than `file_bytes`."""
     if ending.outcome is not Outcome.CRASHED:
         return ending
     code = os.waitstatus_to_exitcode(status)
     outcome, place = Outcome.CRASHED, ending.step.name.lower()
     if code == -signal.SIGXFSZ:
-        outcome, detail = Outcome.LIMIT_EXCEEDED, f"scratch: a file of more than {limits.scratch_bytes >> 21} MiB"
+        outcome, detail = Outcome.LIMIT_EXCEEDED, f"scratch: a file of more than {file_bytes >> 20} MiB"
     elif code == -signal.SIGSYS:
         outcome, detail = Outcome.FORBIDDEN, "process (system call of another architecture)"
     elif code >= 0:
