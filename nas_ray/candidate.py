@@ -20,7 +20,10 @@ class GenerationRequest:
     index: int  # 0 .. candidates_per_cycle - 1
     prompt: str  # as the template made it, before any chat template
     seed: int  # of the sampler, this request's own
-    parent_ids: tuple[str, ...] = ()  # the elites that the prompt shows
+    parent_ids: tuple[str, ...] = ()  # the elites that the prompt shows; of an edit, the parent alone
+    mode: str = "full"  # "full" | "delta": a whole program, or an edit of `parent_code`
+    parent_code: str = ""  # the program to be edited
+    wanted: str = ""  # of an edit: the change asked for, one of `DeltaConfig.wanted`
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,7 @@ class Build:
     graph: str  # signature of the traced operation graph, 16 hex digits
     device: str  # "meta" | "cpu"
     seconds: float
+    depth: int = 0  # most operations with weights (convolutions, matrix products) on a path from image to logits
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,4 +93,5 @@ class Measurement:
     device: str = ""  # "cpu" | "cuda"
     node: str = ""  # that it ran on, as Ray names it
     tier: str = ""  # of the containment that held it, "A" .. "D"; "" where it is not known
+    latency_ms: float | None = None  # one forward pass of one image after training, median of several
     output: str = ""  # the end of what the program printed, control characters removed

@@ -82,6 +82,42 @@ class GenerationConfig(Section):
     examples: int = Field(
         2, ge=0, description="earlier elites shown in each prompt, where the template has room for them"
     )
+    full: float = Field(1.0, ge=0, description="weight of candidates that are written as whole programs")
+    delta: float = Field(
+        0.0, ge=0, description="weight of candidates that are written as an edit of an earlier one (section delta)"
+    )
+
+    @property
+    def delta_share(self) -> Share:
+        """Share of the candidates that are edits, where there is something to edit."""
+        return self.delta / (self.full + self.delta)
+
+    @model_validator(mode="after")
+    def _writes_something(self) -> GenerationConfig:
+        if self.full + self.delta == 0:
+            raise ValueError("full and delta are both 0: give one of them a weight")
+        return self
+
+
+class DeltaConfig(Section):
+    """How candidates are written as edits of a parent, where `generation.delta` has a weight."""
+
+    format: Literal["search_replace", "unified_diff"] = Field(
+        "search_replace", description="how an answer says its edit; applied strictly in either"
+    )
+    template: str = Field("auto", description="auto, plain, instruct, or a path to a template of your own")
+    parents: Literal["rank", "tournament", "cells"] = Field(
+        "cells",
+        description="how a parent is chosen among all novel valid candidates: by rank of accuracy, as the best of a few "
+        "drawn ones, or as the best of a drawn cell of size and depth (quality-diversity)",
+    )
+    tournament: int = Field(4, ge=1, description="candidates drawn for each tournament")
+    wanted: tuple[Literal["accuracy", "smaller", "larger", "different"], ...] = Field(
+        ("accuracy",), min_length=1, description="the change that a prompt asks for, one of these at random"
+    )
+    fallback: bool = Field(
+        False, description="take a whole program in place of an edit; its mode is then recorded as fallback"
+    )
 
 
 class ProtocolConfig(Section):
@@ -125,6 +161,24 @@ class BudgetConfig(Section):
     gpu_memory_gib: float | None = Field(None, gt=0, description="of a GPU, where it trains on one; none: all of it")
     build_seconds: float = Field(10.0, gt=0)
     train_seconds: float = Field(60.0, gt=0, description="wall time of one evaluation")
+    latency_ms: float | None = Field(
+        None, gt=0, description="one forward pass of one image on the evaluator's device, median; none: no limit"
+    )
+
+
+class EvaluationConfig(Section):
+    """How often and how long a candidate is trained before it has its accuracy."""
+
+    seeds: int = Field(
+        1, ge=1, description="trainings with protocol.seed, protocol.seed + 1, ...; accuracy is their mean"
+    )
+    scheduler: Literal["none", "asha"] = Field(
+        "none", description="asha: train for grace_epochs first, and longer (up to protocol.epochs) only what is ahead"
+    )
+    grace_epochs: int = Field(1, ge=1, description="of asha: epochs that every candidate gets")
+    reduction_factor: int = Field(
+        3, ge=2, description="of asha: the best one in so many goes on, for so many times the epochs"
+    )
 
 
 class ContainmentConfig(Section):
@@ -165,7 +219,20 @@ class NoveltyConfig(Section):
     shingle_tokens: int = Field(10, ge=1, description="length of a shingle")
     miss_rate: Share = Field(0.01, gt=0, lt=1, description="share of pairs at tau that the LSH bands may overlook")
     graph: bool = Field(True, description="also refuse programs whose traced operation graph was seen before")
-    corpus: str | None = Field(None, description="folder of .py programs that count as seen before the first cycle")
+    corpus: str | None = Field(
+        None,
+        description="programs that count as seen before the first cycle: a folder of .py files, or what "
+        "`nas-ray lemur import` wrote",
+    )
+    corpus_measured_on: str | None = Field(
+        None, description="data set whose measurements rank the corpus (corpus_examples, corpus_pairs); none: the run's"
+    )
+    corpus_examples: int = Field(
+        0, ge=0, description="the corpus's best so many programs serve as examples and parents, beside the elites"
+    )
+    corpus_pairs: int = Field(
+        0, ge=0, description="the corpus's best so many programs join the fine-tunes, as if of a cycle before the first"
+    )
 
 
 class SelectionConfig(Section):
@@ -173,6 +240,11 @@ class SelectionConfig(Section):
 
     threshold: Share | None = Field(None, ge=0, le=1, description="fixed accuracy bar")
     quantile: Share | None = Field(0.25, gt=0, le=1, description="rho: the best share of a cycle's valid candidates")
+    goals: tuple[Literal["accuracy", "parameters", "flops", "latency"], ...] = Field(
+        ("accuracy",),
+        min_length=1,
+        description="with more than accuracy, the best share is taken in the order of Pareto fronts over these goals",
+    )
     top_up_to: int = Field(0, ge=0, description="fill the training set up to this many programs a cycle; 0: never")
     top_up_threshold: Share = Field(
         0.0, ge=0, le=1, description="accuracy bar of the top-ups; they are never counted as elites"
@@ -182,6 +254,8 @@ class SelectionConfig(Section):
     def _has_a_bar(self) -> SelectionConfig:
         if self.threshold is None and self.quantile is None:
             raise ValueError("give threshold, quantile or both: without a bar every valid candidate would be an elite")
+        if self.goals[0] != "accuracy" or len(set(self.goals)) != len(self.goals):
+            raise ValueError(f"goals is {list(self.goals)}: accuracy comes first, and each goal once")
         return self
 
 
@@ -245,9 +319,14 @@ class RunConfig(Section):
     cycles: int = Field(3, ge=1)
     candidates_per_cycle: int = Field(16, ge=1, description="programs written, whatever becomes of them")
     dataset: DatasetConfig = DatasetConfig()
+    also: tuple[DatasetConfig, ...] = Field(
+        (), description="further data sets: a candidate's accuracy is then its mean over all of them"
+    )
     model: ModelConfig = ModelConfig()
     generation: GenerationConfig = GenerationConfig()
+    delta: DeltaConfig = DeltaConfig()
     protocol: ProtocolConfig = ProtocolConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
     budget: BudgetConfig = BudgetConfig()
     containment: ContainmentConfig = ContainmentConfig()
     novelty: NoveltyConfig = NoveltyConfig()
@@ -267,6 +346,14 @@ class RunConfig(Section):
             problems.append(
                 f"resources.in_flight ({self.resources.in_flight}) must be at least "
                 f"resources.evaluators ({self.resources.evaluators}), or evaluators would stand idle"
+            )
+        names = [self.dataset.name, *(dataset.name for dataset in self.also)]
+        if len(set(names)) < len(names):
+            problems.append(f"also names a data set twice: {', '.join(names)}; each may be there once")
+        if self.evaluation.scheduler == "asha" and self.evaluation.grace_epochs >= self.protocol.epochs:
+            problems.append(
+                f"evaluation.grace_epochs ({self.evaluation.grace_epochs}) must be less than protocol.epochs "
+                f"({self.protocol.epochs}) with evaluation.scheduler asha, or there is nothing to stop early"
             )
         if problems:
             raise ValueError("; ".join(problems))

@@ -63,7 +63,7 @@ def encode_pairs(pairs: Sequence[Pair], tokenizer: Any, style: str, longest: int
     encoded, too_long = [], []
     for pair in pairs:
         prompt = list(render_prompt(tokenizer, pair.prompt, style))
-        code = tokenizer.encode(pair.code, add_special_tokens=False)
+        code = tokenizer.encode(pair.answer, add_special_tokens=False)
         tokens = (*prompt, *code, int(tokenizer.eos_token_id))
         if len(tokens) > longest:
             too_long.append(pair.id)

@@ -26,6 +26,8 @@ class Outcome(StrEnum):
     """The final word on a candidate. Exactly one is recorded for each candidate that was generated."""
 
     NO_CODE = "no_code"
+    PATCH_FAILED = "patch_failed"  # an edit that does not fit its parent; this and the next: of edits only
+    NO_CHANGE = "no_change"
     SYNTAX_ERROR = "syntax_error"
     CONTRACT_ERROR = "contract_error"
     FORBIDDEN = "forbidden"

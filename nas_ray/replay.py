@@ -28,6 +28,8 @@ class Written(Protocol):
     def cycle(self) -> int: ...
     @property
     def accuracy(self) -> float | None: ...
+    @property
+    def patch(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +38,22 @@ class Pair:
 
     id: str
     prompt: str  # the very prompt it was generated from, before any chat template
-    code: str  # the kept program; training adds the end-of-text token
+    code: str  # the kept program
     cycle: int
     accuracy: float
+    patch: str = ""  # of an edit: the answer that made `code` of its parent
+
+    @property
+    def answer(self) -> str:
+        """What the model is to write: the program, or the edit that made it; training adds the end-of-text token."""
+        return self.patch or self.code
 
     @classmethod
     def of(cls, row: Written) -> Pair:
         """The pair of a valid candidate's final row."""
         if row.accuracy is None:
             raise ValueError(f"candidate {row.id} has no accuracy; only valid candidates become pairs")
-        return cls(row.id, row.prompt, row.code, row.cycle, row.accuracy)
+        return cls(row.id, row.prompt, row.code, row.cycle, row.accuracy, row.patch)
 
 
 @dataclass(frozen=True, slots=True)

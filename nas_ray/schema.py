@@ -107,7 +107,13 @@ class CandidateRow:
     graph: str = ""
     accuracy: float | None = None  # validation, share 0 .. 1
     loss: float | None = None  # validation, nats
-    parent_ids: tuple[str, ...] = ()  # the elites shown in its prompt
+    parent_ids: tuple[str, ...] = ()  # the elites shown in its prompt; of an edit, the parent
+    mode: str = "full"  # "full" | "delta" | "fallback": a whole program in place of the edit that was asked for
+    wanted: str = ""  # of an edit: the change that the prompt asked for
+    patch: str = ""  # of an edit: the answer's blocks, which made `code` of the parent's
+    depth: int | None = None  # see `Build.depth`
+    latency_ms: float | None = None
+    epochs: int | None = None  # that its accuracy was reached after
     created: datetime = field(default_factory=now)
 
 
@@ -140,6 +146,9 @@ class EvaluationRow:
     device: str = ""
     node: str = ""
     tier: str = ""  # of the containment that held it, "A" .. "D"; "" where it is not known
+    latency_ms: float | None = None  # one forward pass of one image, median
+    split: str = "validation"  # that it is graded on; "test" in a final round only
+    purpose: str = "search"  # "search" | "transfer" | "final"
     output: str = ""  # the end of what the program printed
     created: datetime = field(default_factory=now)
 

@@ -62,7 +62,7 @@ def test_a_column_of_the_folder_name_is_not_repeated_in_the_file(row: type[Candi
 
 def test_only_numbers_that_may_be_missing_are_nullable() -> None:
     nullable = [column.name for column in schema_of(CandidateRow) if column.nullable]
-    assert nullable == ["parameters", "flops", "activation_bytes", "accuracy", "loss"]
+    assert nullable == ["parameters", "flops", "activation_bytes", "accuracy", "loss", "depth", "latency_ms", "epochs"]
 
 
 def test_a_file_from_before_a_column_existed_reads_with_its_default() -> None:
