@@ -108,7 +108,7 @@ class DeltaConfig(Section):
     template: str = Field("auto", description="auto, plain, instruct, or a path to a template of your own")
     parents: Literal["rank", "tournament", "cells"] = Field(
         "cells",
-        description="how a parent is chosen among all novel valid candidates: by rank of accuracy, as the best of a few "
+        description="how a parent is chosen among all novel valid candidates: by rank of accuracy, as best of a few "
         "drawn ones, or as the best of a drawn cell of size and depth (quality-diversity)",
     )
     tournament: int = Field(4, ge=1, description="candidates drawn for each tournament")
