@@ -7,13 +7,14 @@ BIN := $(VENV)/bin
 export OMP_WAIT_POLICY := PASSIVE
 export KMP_BLOCKTIME := 0
 
-.PHONY: help setup search test test-slow test-torchvision lint clean
+.PHONY: help setup search test test-slow test-torchvision test-lemur lint clean
 
 help:
 	@echo "make search            set up and run the whole loop on digits with the seed model (about 3 minutes)"
 	@echo "make test              set up and run the tests (18 minutes on 2 busy cores)"
 	@echo "make test-slow         the opt-in tests: larger models, longer runs"
 	@echo "make test-torchvision  the data sets that torchvision reads, in an environment of their own (5.5 GB)"
+	@echo "make test-lemur        LEMUR's own reader and trainer on exported programs, likewise (7.5 GB)"
 	@echo "make lint              ruff and mypy"
 	@echo "make clean             remove the environments"
 
@@ -30,7 +31,7 @@ search: setup
 	$(BIN)/nas-ray search --config examples/quickstart.yaml
 
 test: setup
-	$(BIN)/python -m pytest -m "not slow and not torchvision"
+	$(BIN)/python -m pytest -m "not slow and not torchvision and not lemur"
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
@@ -43,10 +44,18 @@ test-slow: setup
 test-torchvision: .venv-torchvision/.ready
 	.venv-torchvision/bin/python -m pytest -m torchvision tests/with_torchvision
 
+.venv-lemur/.ready: requirements/lemur.txt
+	$(PYTHON) -m venv .venv-lemur
+	.venv-lemur/bin/python -m pip install --quiet -r requirements/lemur.txt
+	touch $@
+
+test-lemur: .venv-lemur/.ready
+	.venv-lemur/bin/python -m pytest -m lemur tests/with_lemur
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) .venv-torchvision
+	rm -rf $(VENV) .venv-torchvision .venv-lemur

@@ -20,8 +20,8 @@ from nas_ray.corpus import read_corpus
 from nas_ray.normalisation import normalise
 from nas_ray.novelty import NoveltyIndex, Record
 from nas_ray.outcome import Outcome
-from nas_ray.program import parse_completion
 from nas_ray.schema import CandidateRow
+from nas_ray.sketches import Sketches
 
 ATTEMPTS = 3  # of one call, each with a new actor
 UNFINISHED = 256  # admissions remembered before those with a final row are forgotten
@@ -42,11 +42,9 @@ class NoveltyIndexActor:
     def __init__(self, config: NoveltyConfig) -> None:
         self._index = NoveltyIndex(config)
 
-    def seed(self, texts: list[str]) -> int:
-        """Admits a corpus; returns how many of the texts hold a program."""
-        programs = [parsed for parsed in map(parse_completion, texts) if isinstance(parsed, Program)]
-        self._index.seed(programs)
-        return len(programs)
+    def seed(self, corpus: Sketches) -> None:
+        """Admits a corpus."""
+        self._index.seed(corpus)
 
     def restore(self, seen: list[Seen]) -> None:
         """Admits again what was admitted before."""
@@ -73,7 +71,7 @@ class NoveltyIndexHandle:
     """The driver's side. `rows` gives the final rows of the run so far, in order of arrival, whenever it is asked.
 
     Raises:
-        CorpusError: `config.corpus` cannot be read.
+        CorpusError, LemurError: `config.corpus` cannot be read.
         ValueError: no bands reach `config.miss_rate`.
     """
 
@@ -81,7 +79,7 @@ class NoveltyIndexHandle:
         NoveltyIndex(config)  # a mistake in the configuration shows here, not in the actor's log
         self._config = config
         self._rows = rows
-        self._corpus = read_corpus(config.corpus) if config.corpus is not None else []
+        self._corpus = read_corpus(config)
         self._unfinished: dict[str, Seen] = {}
         self._limit = UNFINISHED
         self._start()

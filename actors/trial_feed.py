@@ -10,16 +10,16 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.tune import Callback, Stopper
-from ray.tune.schedulers import FIFOScheduler
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 from ray.tune.search import Searcher
 
-from nas_ray.candidate import Key, Measurement
+from nas_ray.candidate import Key, Measurement, Trial
 from nas_ray.outcome import Outcome, Stage
 
 MANY = 1 << 20  # cached evaluators: as many as there can be
@@ -27,10 +27,10 @@ MANY = 1 << 20  # cached evaluators: as many as there can be
 
 @dataclass(slots=True)
 class Job:
-    """One candidate on its way to a measurement."""
+    """One trial on its way to its measurements."""
 
     key: Key
-    code: str
+    trial: Trial  # without the trainings that are behind it
     attempts: int = 0  # evaluations begun
 
 
@@ -133,7 +133,7 @@ class Feed:
                 job = self._waiting.popleft()
                 job.attempts += 1
                 self._trials[trial_id] = job
-                return {"code": job.code}
+                return {"trial": job.trial}
             if self._finishing and not self._waiting:
                 return Searcher.FINISHED
             return None
@@ -150,6 +150,17 @@ class Feed:
         with self._changed:
             self._errors[trial_id] = text
 
+    def note_training(self, trial_id: str, measurement: Measurement) -> None:
+        """A training is over and the trial goes on to the next; if it is lost then, this one is not repeated."""
+        with self._changed:
+            self._progress = time.monotonic()
+            job = self._trials.get(trial_id)
+            if job is None or self._aborting:
+                return
+            job.trial = replace(job.trial, epochs=job.trial.epochs[1:], known=None)
+            self._results.append((job.key, replace(measurement, final=False)))
+            self._changed.notify_all()
+
     def note_end(self, trial_id: str, measurement: Measurement | None) -> None:
         """A trial ended; without a measurement it was lost with its process or node."""
         with self._changed:
@@ -161,7 +172,8 @@ class Feed:
                 return
             if measurement is None:
                 detail = f"the evaluator was lost, attempt {job.attempts}: {error or 'its process ended'}"
-                measurement = Measurement(Outcome.NODE_LOST, Stage.TRAIN, detail, "", 0.0)
+                epochs = job.trial.epochs[0]
+                measurement = Measurement(Outcome.NODE_LOST, Stage.TRAIN, detail, "", 0.0, epochs=epochs)
             if measurement.outcome.is_engine_fault and job.attempts <= self._retries:
                 self._waiting.appendleft(job)
             else:
@@ -191,6 +203,9 @@ class FeedSearcher(Searcher):
     def suggest(self, trial_id: str) -> Any:
         return _feeds[self.name].take(trial_id)
 
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        _feeds[self.name].note_training(trial_id, result["measurement"])
+
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         measurement = None if error or not result else result.get("measurement")
         _feeds[self.name].note_end(trial_id, measurement)
@@ -207,14 +222,36 @@ class WarmScheduler(FIFOScheduler):
     """First in, first out; and evaluators stay alive when there is nothing to do for a while.
 
     By itself Tune keeps one idle actor and ends the others, and the next burst would pay for their start again.
+
+    Args:
+        halving: decides after each training of a trial with several whether it goes on; None: each of them does.
+            Trials with one training are none of its business, and it is not asked about failures.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, halving: ASHAScheduler | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.name = name
+        self._halving = halving
         self._warm: set[Any] = set()  # resource requests whose actors are kept already
 
+    def _halving_of(self, trial: Any) -> ASHAScheduler | None:
+        return self._halving if len(trial.config["trial"].epochs) > 1 else None
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        if halving := self._halving_of(trial):
+            halving.on_trial_add(tune_controller, trial)
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        halving = self._halving_of(trial)
+        return str(halving.on_trial_result(tune_controller, trial, result)) if halving else self.CONTINUE
+
+    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+        if halving := self._halving_of(trial):
+            halving.on_trial_remove(tune_controller, trial)
+
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        if halving := self._halving_of(trial):
+            halving.on_trial_complete(tune_controller, trial, result)
         cache = getattr(tune_controller, "_actor_cache", None)  # private: without it, idle evaluators start again
         request = trial.placement_group_factory
         if cache is not None and request not in self._warm:

@@ -1,7 +1,7 @@
-"""The evaluators of a cluster, fed while they run: one long `Tuner.fit()` with one trial for each candidate.
+"""The evaluators of a cluster, fed while they run: one long `Tuner.fit()` with one Tune trial for each `Trial`.
 
-In: programs under keys. Out: a `Measurement` for each, exactly once, as they finish. A trial that is lost with its
-process or node is run again, up to `resources.retries` times. Evaluators stay warm until `release`.
+In: trials under keys. Out: a `Measurement` for each of their trainings, exactly once, as they finish. A trial that is
+lost with its process or node is run again, up to `resources.retries` times. Evaluators stay warm until `release`.
 
 Tune's own files (a temporary folder) are thrown away: what matters is in the run's Parquet files.
 """
@@ -13,9 +13,11 @@ import os
 import shutil
 import threading
 import uuid
+from collections.abc import Mapping
 
 import ray
 from ray import tune
+from ray.tune.schedulers import ASHAScheduler
 
 from actors.evaluator import Evaluator
 from actors.trial_feed import (
@@ -23,13 +25,12 @@ from actors.trial_feed import (
     FeedSearcher,
     FeedStopper,
     Job,
-    Key,
     StartCallback,
     WarmScheduler,
     drop_feed,
     register_feed,
 )
-from nas_ray.candidate import Measurement
+from nas_ray.candidate import Key, Measurement, Trial
 from nas_ray.config import RunConfig
 from nas_ray.datasets import Dataset
 from nas_ray.scratch import make_scratch
@@ -56,17 +57,19 @@ class TrialPool:
     """Feeds one `Tuner.fit()` in a background thread. Methods are for one thread, the driver's.
 
     Args:
-        config: of the run; `resources`, `protocol` and `budget` matter here.
-        dataset: that candidates are trained and graded on; travels once, through the object store.
+        config: of the run; `resources`, `protocol`, `evaluation` and `budget` matter here.
+        datasets: that candidates are trained and graded on, by name; they travel once, through the object store.
     """
 
-    def __init__(self, config: RunConfig, dataset: Dataset) -> None:
+    def __init__(self, config: RunConfig, datasets: Mapping[str, Dataset]) -> None:
+        self._config = config
         self._resources = config.resources
+        self._names = tuple(datasets)
         self._name = f"feed-{uuid.uuid4().hex[:8]}"
         self._feed = Feed(self._resources.retries, self._resources.evaluators)
         register_feed(self._name, self._feed)
         self._trainable = tune.with_resources(
-            tune.with_parameters(Evaluator, run=config, dataset=dataset), self._request()
+            tune.with_parameters(Evaluator, run=config, datasets=dict(datasets)), self._request()
         )
         self._thread: threading.Thread | None = None
 
@@ -83,14 +86,22 @@ class TrialPool:
             self._thread = threading.Thread(target=self._fit, name="tune", daemon=True)
             self._thread.start()
 
-    def submit(self, key: Key, code: str) -> None:
-        """Has a program evaluated; returns at once. Raises `EvaluationError` if the last fit failed."""
+    def submit(self, key: Key, trial: Trial) -> None:
+        """Has a program evaluated; returns at once. `key` names it until its last result has been taken.
+
+        Raises `EvaluationError` if the last fit failed, `ValueError` for a data set that the pool was not made with.
+        """
         self._check()
-        self._feed.put(Job(key, code))
+        if trial.dataset not in self._names:
+            raise ValueError(f"the pool has no data set {trial.dataset!r}; it has {', '.join(self._names)}")
+        self._feed.put(Job(key, trial))
         self.start()
 
     def results(self, timeout: float = 0.0) -> list[tuple[Key, Measurement]]:
         """What has finished since the last call; waits up to `timeout` seconds for the first.
+
+        A trial with one training gives one measurement. One with several gives one after each, in order; all but the
+        last have `final=False`.
 
         Raises `EvaluationError` when trials found no place for `resources.place_seconds`, or Tune failed.
         """
@@ -101,7 +112,7 @@ class TrialPool:
 
     @property
     def in_flight(self) -> int:
-        """Programs submitted whose results have not been taken."""
+        """Trials that are not over, and results that have not been taken."""
         return self._feed.in_flight
 
     @property
@@ -147,6 +158,20 @@ class TrialPool:
                 "nodes"
             )
 
+    def _halving(self) -> ASHAScheduler | None:
+        """Tune's own asynchronous successive halving (Li et al. 2020, arXiv:1810.05934), where the run has it."""
+        evaluation = self._config.evaluation
+        if evaluation.scheduler == "none":
+            return None
+        return ASHAScheduler(
+            time_attr="epochs",
+            metric="accuracy",
+            mode="max",
+            grace_period=evaluation.grace_epochs,
+            reduction_factor=evaluation.reduction_factor,
+            max_t=self._config.protocol.epochs,
+        )
+
     def _fit(self) -> None:
         """Runs in the background until the feed says that it is finished."""
         os.environ.update({name: os.environ.get(name, value) for name, value in TUNE_ENVIRONMENT.items()})
@@ -158,7 +183,7 @@ class TrialPool:
                 self._trainable,
                 tune_config=tune.TuneConfig(
                     search_alg=FeedSearcher(self._name),
-                    scheduler=WarmScheduler(self._name),
+                    scheduler=WarmScheduler(self._name, self._halving()),
                     num_samples=-1,
                     reuse_actors=True,
                     trial_dirname_creator=lambda trial: trial.trial_id,

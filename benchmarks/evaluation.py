@@ -29,7 +29,7 @@ import torch
 
 from actors.trial_pool import TrialPool
 from nas_ray.build import build_program, load_net
-from nas_ray.candidate import Build, Measurement
+from nas_ray.candidate import Build, Measurement, Trial
 from nas_ray.config import DatasetConfig, RunConfig
 from nas_ray.datasets import Dataset, in_shape, load_dataset, out_shape
 from nas_ray.grading import grade
@@ -91,11 +91,11 @@ class BareLoop:
         self._process.shutdown()
 
 
-def run_pool(pool: TrialPool, programs: Sequence[str]) -> tuple[float, list[Measurement]]:
+def run_pool(pool: TrialPool, name: str, programs: Sequence[str]) -> tuple[float, list[Measurement]]:
     """Seconds from the first submission to the last measurement, and the measurements in order of submission."""
     start = time.perf_counter()
     for index, code in enumerate(programs):
-        pool.submit((0, index), code)
+        pool.submit((0, index), Trial(code, name, seed=0, epochs=(1,)))
     results: dict[tuple[int, int], Measurement] = {}
     while len(results) < len(programs):
         results |= dict(pool.results(timeout=1.0))
@@ -113,8 +113,8 @@ def compare(name: str, repeats: int, burst: int) -> None:
     config = RunConfig(dataset=DATASETS[name])
     dataset = load_dataset(config.dataset)
     programs = draw_programs(dataset, config, 8)
-    pool, loop = TrialPool(config, dataset), BareLoop(config)
-    run_pool(pool, programs[:2] * pool.capacity)  # warm-up, here and there
+    pool, loop = TrialPool(config, {name: dataset}), BareLoop(config)
+    run_pool(pool, name, programs[:2] * pool.capacity)  # warm-up, here and there
     loop.run(programs[0])
     bare: dict[str, list[float]] = {code: [] for code in programs}
     engine: dict[str, list[float]] = {code: [] for code in programs}
@@ -123,7 +123,7 @@ def compare(name: str, repeats: int, burst: int) -> None:
         for code in programs:
             seconds, accuracy = loop.run(code)
             bare[code].append(seconds)
-            seconds, (measurement,) = run_pool(pool, [code])
+            seconds, (measurement,) = run_pool(pool, name, [code])
             engine[code].append(seconds)
             outside.append(seconds - measurement.seconds)
             if measurement.accuracy != accuracy:
@@ -135,7 +135,7 @@ def compare(name: str, repeats: int, burst: int) -> None:
         ratio = statistics.median(engine[code]) / statistics.median(bare[code])
         print(f"  program {number}: bare {spread(bare[code])}, engine {spread(engine[code])}, ratio {ratio:.2f}")
     print(f"  more than bare: {spread(more)}, n = {len(more)}; of it outside the evaluator: {spread(outside)}")
-    wall, measurements = run_pool(pool, [programs[index % len(programs)] for index in range(burst)])
+    wall, measurements = run_pool(pool, name, [programs[index % len(programs)] for index in range(burst)])
     busy = sum(measurement.seconds for measurement in measurements)
     share = busy / (wall * pool.capacity)
     print(

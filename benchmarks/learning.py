@@ -19,11 +19,22 @@ from nas_ray.schema import CandidateRow
 from nas_ray.store import Store, find_run
 
 LAST = 3  # cycles pooled at the end
+COLUMNS = (
+    "valid, %",
+    "mean accuracy, %",
+    "valid ones over the bar, %",
+    "all over the bar, %",
+    "elites",
+    "dup.",
+    "best",
+)
 
 
 def percent(interval: Interval | None) -> str:
     if interval is None:
         return "-"
+    if interval.low != interval.low:  # nan: one value has no interval
+        return f"{100 * interval.estimate:.1f}"
     return f"{100 * interval.estimate:.1f} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
 
 
@@ -45,18 +56,10 @@ def describe(rows: Sequence[CandidateRow], bar: float, elites: int) -> list[str]
     ]
 
 
-def print_table(first_column: str, lines: Sequence[tuple[str, list[str]]]) -> None:
-    names = (
-        "valid, %",
-        "mean accuracy, %",
-        "valid ones over the bar, %",
-        "all over the bar, %",
-        "elites",
-        "dup.",
-        "best",
-    )
-    print(f"| {first_column} | " + " | ".join(names) + " |")
-    print("|---" * (len(names) + 1) + "|")
+def print_table(columns: Sequence[str], lines: Sequence[tuple[str, Sequence[str]]]) -> None:
+    """A Markdown table; the first of `columns` is that of the lines' names."""
+    print(f"| {' | '.join(columns)} |")
+    print("|---" * len(columns) + "|")
     for name, cells in lines:
         print(f"| {name} | " + " | ".join(cells) + " |")
     print()
@@ -78,11 +81,11 @@ def main() -> None:
         print(
             f"### {name}: {len(cycles)} cycles, {len(store.candidates())} candidates, bar {bar:g}, {minutes:.1f} min\n"
         )
-        print_table("cycle", [(str(cycle), pool(store, [cycle], bar)) for cycle in cycles])
+        print_table(("cycle", *COLUMNS), [(str(cycle), pool(store, [cycle], bar)) for cycle in cycles])
         pooled.append((f"{name}, first cycle", pool(store, cycles[:1], bar)))
         pooled.append((f"{name}, last {LAST} cycles", pool(store, cycles[-LAST:], bar)))
     print("### Together\n")
-    print_table("cycles", pooled)
+    print_table(("cycles", *COLUMNS), pooled)
 
 
 if __name__ == "__main__":

@@ -29,17 +29,19 @@ def save_random_adapter(model: str, parent: str, seed: int) -> str:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
+    from nas_ray.lora_targets import find_targets
+
     defaults = RunConfig().finetune
+    base = AutoModelForCausalLM.from_pretrained(resolve_model(model), dtype=torch.float32)
     torch.manual_seed(seed)
     lora = LoraConfig(
         r=defaults.rank,
         lora_alpha=defaults.alpha,
-        target_modules=list(defaults.targets),
+        target_modules=list(find_targets(base)),
         init_lora_weights=False,
         task_type="CAUSAL_LM",
     )
     folder = tempfile.mkdtemp(prefix=f"adapter-{seed}-", dir=parent)
-    base = AutoModelForCausalLM.from_pretrained(resolve_model(model), dtype=torch.float32)
     tuned = get_peft_model(base, lora)
     with torch.no_grad():
         for name, weight in tuned.named_parameters():

@@ -36,9 +36,13 @@ ENTRIES = (
     Entry("leaderboard", "jobs.leaderboard:leaderboard_command", "List the best candidates of a run."),
     Entry("show", "jobs.show:show_command", "Show one candidate: code, lineage, measurements."),
     Entry("export", "jobs.export:export_command", "Retrain a candidate and write it as files of its own."),
+    Entry("transfer", "jobs.transfer:transfer_command", "Evaluate a run's elites on other data sets."),
+    Entry("final", "jobs.final:final_command", "Train a run's best for longer; their test accuracy, once."),
     Entry("check", "jobs.check:check_command", "Check program files of your own: outcome and accuracy."),
     Entry("report", "jobs.report:report_command", "Write a run's report.html again."),
+    Entry("lemur", "jobs.lemur:lemur_app", "Import LEMUR's programs as a seed corpus, export elites to LEMUR."),
     Entry("finetune", "jobs.finetune:finetune_command", "Fine-tune the generator on a finished cycle by hand."),
+    Entry("doctor", "jobs.doctor:doctor_command", "Check everything that a long run needs before it starts."),
     Entry("pretrain", "jobs.pretrain:command", "Train the seed model that the package carries."),
 )
 
@@ -58,10 +62,13 @@ class LazyGroup(TyperGroup):
 
 
 def load_command(name: str) -> Any:
-    """Import the command called `name`."""
+    """Import the command, or the group of commands, called `name`."""
     module, _, function = next(entry.function for entry in ENTRIES if entry.name == name).partition(":")
+    found = getattr(import_module(module), function)
+    if isinstance(found, typer.Typer):
+        return typer.main.get_command(found)
     command_app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
-    command_app.command(name)(getattr(import_module(module), function))
+    command_app.command(name)(found)
     return typer.main.get_command(command_app)
 
 

@@ -19,6 +19,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from transformers import AutoTokenizer
 
 from actors.finetune_workers import FinetuneTask, FinetuneWorkers
 from nas_ray.adapters import (
@@ -31,7 +32,9 @@ from nas_ray.adapters import (
     publish_adapter,
 )
 from nas_ray.config import RunConfig
+from nas_ray.datasets import load_dataset
 from nas_ray.finetune_report import FinetuneError, FinetuneReport
+from nas_ray.generation_requests import RequestWriter
 from nas_ray.ledger import Ledger
 from nas_ray.model_folder import resolve_model
 from nas_ray.replay import Pair, choose_pairs
@@ -125,7 +128,8 @@ def finetune_again(store: Store, cycle: int | None = None, out: str | None = Non
     cycle = max(ledger.cycles) if cycle is None else cycle
     if cycle not in ledger.cycles:
         raise FinetuneError(f"cycle {cycle} of {store.folder} is not finished; finished are 0 to {max(ledger.cycles)}")
-    lesson = choose_pairs(ledger.pairs(), store.config.finetune, cycle, store.config.seed)
+    pairs = [*corpus_pairs(store.config), *ledger.pairs()]
+    lesson = choose_pairs(pairs, store.config.finetune, cycle, store.config.seed)
     written_by = ledger.cycles[cycle - 1].adapter if cycle else 0
     adapters = out or folder_within(store.folder, "adapters_by_hand")
     report = finetune(
@@ -140,6 +144,15 @@ def finetune_again(store: Store, cycle: int | None = None, out: str | None = Non
     if report.reason:
         raise FinetuneError(f"no adapter was made: {report.reason}")
     return report
+
+
+def corpus_pairs(config: RunConfig) -> tuple[Pair, ...]:
+    """The pairs of a run's seed corpus, as the search made them; raises CorpusError where the corpus has gone."""
+    if not config.novelty.corpus_pairs:
+        return ()
+    dataset = load_dataset(config.dataset, config.protocol.resolution)
+    tokenizer = AutoTokenizer.from_pretrained(resolve_model(config.model.path))
+    return RequestWriter(config, dataset, tokenizer).corpus_pairs
 
 
 def finetune_command(

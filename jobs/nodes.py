@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from rich.console import Console
 from rich.text import Text
 
 from actors.nodes import NodeProbes
@@ -34,9 +35,12 @@ class NodeGate:
         self._unkept: list[NodeRow] = []
         self._looked = 0.0
 
-    def open(self) -> None:
-        """Wait until all nodes that are there have answered. Raises ContainmentError where one is too weak."""
-        console = open_console()
+    def open(self, console: Console | None = None) -> None:
+        """Wait until all nodes that are there have answered; `console` is standard output where none is given.
+
+        Raises ContainmentError where one is too weak.
+        """
+        console = console or open_console()
 
         def say(text: str) -> None:
             console.print(Text(text), soft_wrap=True)

@@ -15,11 +15,20 @@ from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nas_ray.grammar import MISTAKES, prompt, sample_document, sample_program
+from nas_ray.deltas import DIVIDER, REPLACE, SEARCH, WANTED
+from nas_ray.grammar import (
+    MISTAKES,
+    prompt,
+    sample_document,
+    sample_drill_document,
+    sample_edit_document,
+    sample_program,
+)
+from nas_ray.model_folder import PRETRAINING_RECORD
 from nas_ray.threads import PASSIVE_THREADS
 
 if TYPE_CHECKING:
@@ -28,14 +37,28 @@ if TYPE_CHECKING:
     from nas_ray.language_model import Document, Size
 
 CALIBRATION_STEPS = 40
-RECORD = "pretraining.json"
+# What every edit holds, one token each.
+EDIT_WORDS = (
+    *(f"{marker}\n" for marker in (SEARCH, DIVIDER, REPLACE)),
+    "# edit this: accuracy ",
+    " %, ",
+    " parameters; wanted: ",
+    *(f"{words}\n" for words in WANTED.values()),
+)
 
 
-def documents(seed: int, mistakes: float) -> "Iterator[Document]":
-    """Endless fresh (prompt, program) documents; the same seed gives the same ones."""
+def documents(seed: int, mistakes: float, deltas: float = 0.0, drills: float = 0.0) -> "Iterator[Document]":
+    """Endless fresh (prompt, answer) documents, the same for the same seed.
+
+    A share `deltas` of them are edits, a share `drills` exercises in quoting, the rest whole programs.
+    """
     rng = random.Random(seed)
     while True:
-        yield sample_document(rng, mistakes=mistakes)
+        kind = rng.random() if deltas + drills > 0 else 1.0  # without both, nothing is drawn for them
+        if kind < drills:
+            yield sample_drill_document(rng)
+        else:
+            yield (sample_edit_document if kind < drills + deltas else sample_document)(rng, mistakes=mistakes)
 
 
 def pretrain(
@@ -45,6 +68,8 @@ def pretrain(
     steps: int | None = None,
     seed: int = 0,
     mistakes: float = MISTAKES,
+    deltas: float = 0.0,
+    drills: float = 0.0,
     threads: int = 2,
     checkpoint_minutes: float = 3.0,
     size: "Size | None" = None,
@@ -71,8 +96,10 @@ def pretrain(
         model = lm.build_model(size, tokenizer, seed)
     else:
         model, tokenizer = lm.load(_model_folder(start))
+    if deltas + drills > 0:
+        lm.add_words(model, tokenizer, EDIT_WORDS)
     if steps is None:
-        steps = _steps_that_fit(minutes, model, tokenizer, mistakes)
+        steps = _steps_that_fit(minutes, model, documents(0, mistakes, deltas, drills), tokenizer)
     warmup = min(100, max(1, steps // 10))
     recipe = lm.Recipe(steps=steps, warmup=warmup, seed=seed, learning_rate=learning_rate)
     parameters = sum(one.numel() for one in model.parameters())
@@ -89,33 +116,44 @@ def pretrain(
             lm.save(model, tokenizer, out)
             print(f"checkpoint of step {step} saved in {out}", flush=True)
 
-    stream = lm.batches(documents(seed, mistakes), tokenizer, recipe)
+    stream = lm.batches(documents(seed, mistakes, deltas, drills), tokenizer, recipe)
     loss = lm.train(model, stream, recipe, every=checkpoint)
     lm.save(model, tokenizer, out)
     record = {
-        "start": json.loads((start / RECORD).read_text()) if start and (start / RECORD).is_file() else None,
+        "start": _read_record(start),
         "size": asdict(size) if start is None else None,
         "recipe": asdict(recipe),
         "mistakes": mistakes,
+        "deltas": deltas,
+        "drills": drills,
         "threads": threads,
         "parameters": parameters,
         "final_loss_nats_per_token": round(loss, 4),
         "seconds": round(time.monotonic() - started, 1),
         "torch": torch.__version__,
     }
-    (out / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+    (out / PRETRAINING_RECORD).write_text(json.dumps(record, indent=2) + "\n")
     print(f"done: loss {loss:.4f} nats per token, model in {out}", flush=True)
     return out
 
 
+def _read_record(start: Path | None) -> Any:
+    """What the model that this one began as was made by; None where nothing is known of that."""
+    file = start / PRETRAINING_RECORD if start else None
+    return json.loads(file.read_text()) if file and file.is_file() else None
+
+
 def _steps_that_fit(
-    minutes: float, model: "LlamaForCausalLM", tokenizer: "PreTrainedTokenizerFast", mistakes: float
+    minutes: float,
+    model: "LlamaForCausalLM",
+    texts: "Iterator[Document]",
+    tokenizer: "PreTrainedTokenizerFast",
 ) -> int:
     """Time a few steps of a copy."""
     from nas_ray import language_model as lm
 
     recipe = lm.Recipe(steps=CALIBRATION_STEPS)
-    stream = lm.batches(documents(0, mistakes), tokenizer, recipe)
+    stream = lm.batches(texts, tokenizer, recipe)
     next(stream)
     started = time.monotonic()
     lm.train(deepcopy(model), stream, recipe)
@@ -193,6 +231,12 @@ def command(
     mistakes: Annotated[
         float, typer.Option(help="Share of the programs that hold a mistake.", min=0.0, max=1.0)
     ] = MISTAKES,
+    deltas: Annotated[
+        float, typer.Option(help="Share of the documents that are edits of a program.", min=0.0, max=1.0)
+    ] = 0.0,
+    drills: Annotated[
+        float, typer.Option(help="Share that are exercises in quoting lines, for the edits.", min=0.0, max=1.0)
+    ] = 0.0,
     threads: Annotated[int, typer.Option(help="CPU threads.", min=1)] = 2,
     start: Annotated[Path | None, typer.Option(help="Go on from the model in this folder.")] = None,
     learning_rate: Annotated[float, typer.Option(help="Highest learning rate.", min=0.0)] = 3e-3,
@@ -223,6 +267,8 @@ def command(
                 steps=steps,
                 seed=seed,
                 mistakes=mistakes,
+                deltas=deltas,
+                drills=drills,
                 threads=threads,
                 checkpoint_minutes=checkpoint_minutes,
                 start=start,

@@ -6,7 +6,7 @@ has seen everything admitted so far, builders and a pool of Tune trials. All are
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 
@@ -45,7 +45,7 @@ class Rooms:
 
 
 @contextmanager
-def open_rooms(config: RunConfig, dataset: Dataset, ledger: Ledger, watcher: Watcher) -> Iterator[Rooms]:
+def open_rooms(config: RunConfig, datasets: Mapping[str, Dataset], ledger: Ledger, watcher: Watcher) -> Iterator[Rooms]:
     """Start the actors and pools of a search at the state that the ledger holds; close them at the end."""
     with ExitStack() as stack:
         watcher.phase("start")
@@ -53,8 +53,9 @@ def open_rooms(config: RunConfig, dataset: Dataset, ledger: Ledger, watcher: Wat
         if ledger.adapter:
             generator.swap(ledger.adapter_folder, ledger.adapter)
         index = stack.enter_context(closing(NoveltyIndexHandle(config.novelty, ledger.rows)))
+        dataset = datasets[config.dataset.name]  # candidates are built for its shape
         builders = stack.enter_context(closing(BuilderPool(config, in_shape(dataset), out_shape(dataset))))
-        trials = stack.enter_context(closing(TrialPool(config, dataset)))
+        trials = stack.enter_context(closing(TrialPool(config, datasets)))
         trials.start()
         tuners = stack.enter_context(closing(open_workers(config, ledger.store.adapters_folder)))
         generator.ready(MODEL_SECONDS, report=watcher.phase)

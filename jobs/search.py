@@ -10,6 +10,7 @@ whatever cause, goes on with `nas-ray resume RUN`.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +27,7 @@ from jobs.nodes import NodeGate
 from jobs.rooms import Rooms, open_rooms
 from jobs.stream import CycleStream
 from nas_ray.config import RunConfig, load_config
-from nas_ray.datasets import Dataset, load_dataset
+from nas_ray.datasets import Dataset, load_datasets
 from nas_ray.finetune_report import FinetuneReport
 from nas_ray.generation_requests import RequestWriter
 from nas_ray.ledger import Ledger
@@ -39,15 +40,18 @@ from nas_ray.stopwatch import Stopwatch
 from nas_ray.store import Store
 
 
-def search(store: Store, dataset: Dataset, writer: RequestWriter, gate: NodeGate, watcher: Watcher) -> None:
+def search(
+    store: Store, datasets: Mapping[str, Dataset], writer: RequestWriter, gate: NodeGate, watcher: Watcher
+) -> None:
     """Run every cycle that `store` does not hold yet. Ray is connected; all that is found is kept in `store`."""
     config, ledger = store.config, Ledger(store)
     gate.watch(ledger, watcher)
-    with open_rooms(config, dataset, ledger, watcher) as rooms:
+    with open_rooms(config, datasets, ledger, watcher) as rooms:
         for cycle in range(ledger.next_cycle, config.cycles):
             watch = Stopwatch()
             watcher.phase("search")
-            stream = CycleStream(cycle, writer.write(cycle, ledger.pairs()), rooms, ledger, watch)
+            requests = writer.write(cycle, ledger.pairs(), ledger.archive())
+            stream = CycleStream(cycle, requests, rooms, ledger, watch)
             while not stream.finished:
                 stream.advance()  # generate -> check -> filter -> build -> evaluate, each candidate at its own pace
                 gate.watch(ledger, watcher)  # a node that cannot hold candidates ends the search
@@ -57,7 +61,8 @@ def search(store: Store, dataset: Dataset, writer: RequestWriter, gate: NodeGate
 
             watcher.phase("fine-tune")
             selection = select(ledger.rows(cycle), config.selection, cycle)
-            lesson = choose_pairs(ledger.pairs(selection), config.finetune, cycle, config.seed)
+            pairs = [*writer.corpus_pairs, *ledger.pairs(selection)]
+            lesson = choose_pairs(pairs, config.finetune, cycle, config.seed)
             report = teach(lesson, rooms, ledger, watch)
             adapter = report.version if report.adapter else ledger.adapter
             ledger.close_cycle(stream.summarise(selection, report, adapter))
@@ -113,23 +118,24 @@ def search_command(
         drive(store, *prepared, gate)
 
 
-def prepare(config: RunConfig) -> tuple[Dataset, RequestWriter]:
+def prepare(config: RunConfig) -> tuple[dict[str, Dataset], RequestWriter]:
     """Load what a search needs before it starts anything, so that a mistake costs seconds and leaves no run folder."""
     check_model(config.model)
-    dataset = load_dataset(config.dataset, config.protocol.resolution)
+    datasets = load_datasets(config)
+    dataset = datasets[config.dataset.name]
     writer = RequestWriter(config, dataset, AutoTokenizer.from_pretrained(resolve_model(config.model.path)))
     writer.write(0, elites=())
-    return dataset, writer
+    return datasets, writer
 
 
-def drive(store: Store, dataset: Dataset, writer: RequestWriter, gate: NodeGate) -> None:
+def drive(store: Store, datasets: Mapping[str, Dataset], writer: RequestWriter, gate: NodeGate) -> None:
     """Search, and leave everything in order, also when an error, a person or the cluster ends it early."""
     watcher = Watcher(store.config, store.folder, measure_progress(store).cycles)
     note = f"Ended early. What was found is kept; go on with: nas-ray resume {store.folder}"
     with closing(store):
         try:
             with end_on_signal(note), watcher:
-                search(store, dataset, writer, gate, watcher)
+                search(store, datasets, writer, gate, watcher)
         except Exception:
             print(note, file=sys.stderr)
             raise

@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.tables import ID_DIGITS, duration, open_console, percent
+from nas_ray.deltas import WANTED
 from nas_ray.leaderboard import Dossier, open_dossier
 from nas_ray.outcome import Outcome
 from nas_ray.schema import CandidateRow, EvaluationRow
@@ -46,11 +47,14 @@ def show_command(
     if prompt:
         console.rule("prompt", align="left")
         console.print(Text(row.prompt), soft_wrap=True)
-    console.rule("program, as written", align="left")
+    console.rule("program, as written" if row.mode != "delta" else "program, as the edit made it", align="left")
     if console.is_terminal:
         console.print(Syntax(row.code, "python", background_color="default", word_wrap=True))
     else:
         console.print(Text(row.code), soft_wrap=True)
+    if row.patch:
+        console.rule("the edit, as written", align="left")
+        console.print(Text(row.patch), soft_wrap=True)
     for evaluation in dossier.evaluations:
         if evaluation.output:
             console.rule("printed", align="left")
@@ -71,13 +75,21 @@ def _facts(dossier: Dossier) -> Table:
         number = f"{percent(evaluation.accuracy)}{loss}" if evaluation.accuracy is not None else evaluation.outcome
         facts.add_row(
             "measured",
-            f"{number} on {evaluation.dataset} (validation) after {epochs}, protocol {evaluation.protocol}, "
-            f"seed {evaluation.seed}, {evaluation.seconds:.2f} s{_containment(evaluation)}",
+            f"{number} on {evaluation.dataset} ({_purpose(evaluation)}) after {epochs}, "
+            f"protocol {evaluation.protocol}, seed {evaluation.seed}, {evaluation.seconds:.2f} s"
+            f"{_containment(evaluation)}",
         )
     if row.parameters is not None and row.flops is not None:
-        facts.add_row("size", f"{row.parameters:,} parameters, {row.flops:,} FLOPs an image, graph {row.graph}")
+        depth = "" if row.depth is None else f", depth {row.depth}"
+        facts.add_row("size", f"{row.parameters:,} parameters, {row.flops:,} FLOPs an image{depth}, graph {row.graph}")
+    if row.latency_ms is not None:
+        facts.add_row("latency", f"{row.latency_ms:.3g} ms for one image, as the program's own process measured it")
     facts.add_row("written by", _author(dossier))
-    facts.add_row("shown to it", _list(dossier.parents) or "no earlier candidate")
+    if row.mode == "full":
+        facts.add_row("shown to it", _list(dossier.parents) or "no earlier candidate")
+    else:
+        facts.add_row("edit of", _list(dossier.parents) or ", ".join(row.parent_ids))
+        facts.add_row("asked for", WANTED[row.wanted])
     if dossier.children:
         facts.add_row("shown for", _list(dossier.children))
     if dossier.duplicates:
@@ -98,6 +110,10 @@ def _outcome(dossier: Dossier) -> Text:
         return Text(words + (f", {dossier.standing}" if dossier.standing else ""), style="green")
     kind = f" ({row.error_type})" if row.error_type else ""
     return Text(f"{row.outcome} at {row.stage}{kind}: {row.detail}", style="yellow")
+
+
+def _purpose(evaluation: EvaluationRow) -> str:
+    return evaluation.split if evaluation.purpose == "search" else f"{evaluation.split}, {evaluation.purpose}"
 
 
 def _containment(evaluation: EvaluationRow) -> str:

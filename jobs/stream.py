@@ -19,19 +19,18 @@ from statistics import fmean
 
 from jobs.live import Snapshot
 from jobs.rooms import Rooms
-from nas_ray.candidate import Build, Completion, GenerationRequest, Key, Measurement, Program, Verdict
+from nas_ray.answer import read_answer
+from nas_ray.candidate import Build, Completion, GenerationRequest, Key, Measurement, Program, Trial, Verdict
 from nas_ray.contract import check_contract
 from nas_ray.cycle_summary import summarise_cycle
+from nas_ray.evaluation import Evaluation, Grade
 from nas_ray.finetune_report import FinetuneReport
 from nas_ray.funnel import count_funnel
 from nas_ray.ledger import Ledger
 from nas_ray.outcome import Outcome, Rejection, Stage
-from nas_ray.program import parse_completion
 from nas_ray.schema import CandidateRow, CycleRow, EvaluationRow
 from nas_ray.selection import Selection
 from nas_ray.stopwatch import Stopwatch
-
-OUTPUT_CHARACTERS = 2000  # of what a program printed, kept from the end
 
 
 @dataclass(slots=True)
@@ -41,9 +40,13 @@ class Draft:
     completion: Completion
     arrival: int
     seconds: float = 0.0  # spent on checking, building and evaluating it
+    mode: str = "full"
+    patch: str = ""
     program: Program | None = None
     build: Build | None = None
     verdict: Verdict | None = None
+    evaluation: Evaluation | None = None
+    trial: Trial | None = None  # under way
 
 
 @dataclass(slots=True)
@@ -126,7 +129,7 @@ class CycleStream:
         count = len(self._unchecked)
         while self._unchecked:
             arrival, completion = self._unchecked.popleft()
-            draft = Draft(completion, arrival)
+            draft = Draft(completion, arrival, mode=self.requests[completion.index].mode)
             begun = time.monotonic()
             rejection = self._examine(draft)
             draft.seconds += time.monotonic() - begun
@@ -138,14 +141,15 @@ class CycleStream:
         return count
 
     def _examine(self, draft: Draft) -> Rejection | None:
-        parsed = parse_completion(draft.completion.text)
-        if isinstance(parsed, Rejection):
-            return parsed
-        draft.program = parsed
-        rejection = check_contract(parsed, self.ledger.config.containment.screens)
+        config, completion = self.ledger.config, draft.completion
+        answer = read_answer(self.requests[completion.index], completion.text, config.delta)
+        if isinstance(answer, Rejection):
+            return answer
+        draft.program, draft.mode, draft.patch = answer.program, answer.mode, answer.patch
+        rejection = check_contract(answer.program, config.containment.screens)
         if rejection is not None:
             return rejection
-        return self._judge(draft, self.rooms.index.admit_code(parsed), Stage.NOVELTY)
+        return self._judge(draft, self.rooms.index.admit_code(answer.program), Stage.NOVELTY)
 
     def _judge(self, draft: Draft, verdict: Verdict, stage: Stage) -> Rejection | None:
         if draft.verdict is None or not verdict.novel:
@@ -173,58 +177,63 @@ class CycleStream:
                 )
             if rejection is not None:
                 self._finish(draft, rejection)
-            elif (known := self.ledger.evaluation(draft.program.id)) is not None:
-                draft.seconds += known.seconds
-                self._finish(draft, _rejection(known), known.accuracy, known.loss)  # evaluated before an interruption
             else:
-                self._training[key] = draft
-                self.rooms.trials.submit(key, draft.program.code)
+                known = self.ledger.evaluations(draft.program.id)  # before an interruption
+                draft.seconds += sum(row.seconds for row in known)
+                draft.evaluation = Evaluation(draft.program.code, self.ledger.plan, known)
+                self._train(key, draft)
         return len(built)
+
+    def _train(self, key: Key, draft: Draft) -> None:
+        """A candidate's next training, or its final row where none is left."""
+        evaluation = draft.evaluation
+        assert evaluation is not None  # set once it was built
+        draft.trial = evaluation.next_trial()
+        if draft.trial is None:
+            self._finish(draft, evaluation.rejection, evaluation.grade)
+            return
+        self._training[key] = draft
+        self.rooms.trials.submit(key, draft.trial)
 
     def _evaluate(self) -> int:
         """What came back from the trials: evaluations, each kept before the candidate's final row is written."""
         measured = self.rooms.trials.results()
         for key, measurement in measured:
-            draft = self._training.pop(key)
+            draft = self._training[key]
+            evaluation, trial = draft.evaluation, draft.trial
+            assert evaluation is not None
+            assert trial is not None
             draft.seconds += measurement.seconds
-            if not measurement.outcome.is_engine_fault:
-                self.ledger.add_evaluation(self._evaluation_row(draft, measurement))
-            self._finish(draft, _rejection(measurement), measurement.accuracy, measurement.loss)
+            if measurement.outcome.is_engine_fault:
+                del self._training[key]
+                self._finish(draft, self.ledger.plan.reject(measurement, (trial.dataset, trial.seed)))
+                continue
+            if not evaluation.holds(trial, measurement.epochs):
+                row = self._evaluation_row(draft, trial, measurement)
+                self.ledger.add_evaluation(row)
+                evaluation.rows.append(row)
+            if measurement.final:
+                evaluation.end_trial(measurement.epochs)
+                del self._training[key]
+                self._train(key, draft)
         return len(measured)
 
-    def _evaluation_row(self, draft: Draft, measurement: Measurement) -> EvaluationRow:
-        config = self.ledger.config
+    def _evaluation_row(self, draft: Draft, trial: Trial, measurement: Measurement) -> EvaluationRow:
         assert draft.program is not None
         assert draft.build is not None
-        return EvaluationRow(
+        return EvaluationRow.of(
+            measurement,
             id=draft.program.id,
             cycle=self.cycle,
             index=draft.completion.index,
-            dataset=config.dataset.name,
-            protocol=config.protocol.digest,
-            seed=config.protocol.seed,
-            epochs=config.protocol.epochs,
-            accuracy=measurement.accuracy,
-            loss=measurement.loss,
-            outcome=measurement.outcome,
-            detail=measurement.detail,
-            error_type=measurement.error_type,
-            curve=measurement.curve,
+            dataset=trial.dataset,
+            protocol=self.ledger.plan.digest(measurement.epochs),
+            seed=trial.seed,
             parameters=draft.build.parameters,
             flops=draft.build.flops,
-            train_seconds=measurement.train_seconds,
-            seconds=measurement.seconds,
-            peak_memory_bytes=measurement.peak_memory_bytes,
-            device=measurement.device,
-            node=measurement.node,
-            tier=measurement.tier,
-            output=measurement.output[-OUTPUT_CHARACTERS:],
-            created=datetime.now(UTC),
         )
 
-    def _finish(
-        self, draft: Draft, rejection: Rejection | None, accuracy: float | None = None, loss: float | None = None
-    ) -> None:
+    def _finish(self, draft: Draft, rejection: Rejection | None, grade: Grade | None = None) -> None:
         """Write the one final row of a candidate."""
         completion, program, build, verdict = draft.completion, draft.program, draft.build, draft.verdict
         if rejection is not None and rejection.outcome.is_engine_fault and program is not None:
@@ -260,16 +269,15 @@ class CycleStream:
                 flops=build.flops if build is not None else None,
                 activation_bytes=build.activation_bytes if build is not None else None,
                 graph=build.graph if build is not None else "",
-                accuracy=accuracy,
-                loss=loss,
+                accuracy=grade.accuracy if grade is not None else None,
+                loss=grade.loss if grade is not None else None,
                 parent_ids=self.requests[completion.index].parent_ids,
+                mode=draft.mode,
+                wanted=self.requests[completion.index].wanted,
+                patch=draft.patch,
+                depth=build.depth if build is not None else None,
+                latency_ms=grade.latency_ms if grade is not None else None,
+                epochs=grade.epochs if grade is not None else None,
                 created=datetime.now(UTC),
             )
         )
-
-
-def _rejection(result: Measurement | EvaluationRow) -> Rejection | None:
-    """Why an evaluation gave no number; None for a valid one."""
-    if result.outcome is Outcome.VALID:
-        return None
-    return Rejection(result.outcome, Stage.TRAIN, result.detail, result.error_type)

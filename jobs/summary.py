@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from jobs.tables import ID_DIGITS, candidate_table, cycle_table
+from nas_ray.corpus_comparison import describe_corpus
 from nas_ray.leaderboard import rank
 from nas_ray.progress import measure_progress
 from nas_ray.store import Store
@@ -25,6 +26,10 @@ def print_summary(store: Store, console: Console) -> None:
     if best:
         console.print()
         console.print(candidate_table(best))
+    corpus = describe_corpus(store)
+    if corpus:
+        console.print()
+        console.print(Text(corpus), soft_wrap=True)
     shown = store.folder
     lines = [f"Everything is in {shown}: Parquet tables, adapters, and report.html to open in a browser."]
     if best:

@@ -54,22 +54,27 @@ def cycle_table(summaries: Iterable[CycleProgress]) -> Table:
     return table
 
 
-def candidate_table(rows: Sequence[CandidateRow]) -> Table:
-    """Ranked candidates, the first one first."""
+def candidate_table(rows: Sequence[CandidateRow], details: bool = False) -> Table:
+    """Ranked candidates, the first one first; with `details` also depth and latency, where any of them has one."""
+    cells = {
+        "rank": [str(number) for number in range(1, len(rows) + 1)],
+        "id": [row.id[:ID_DIGITS] for row in rows],
+        "accuracy": [percent(row.accuracy) for row in rows],
+        "loss": ["-" if row.loss is None else f"{row.loss:.3f}" for row in rows],
+        "parameters": ["-" if row.parameters is None else f"{row.parameters:,}" for row in rows],
+        "MFLOPs": ["-" if row.flops is None else f"{row.flops / 1e6:,.2f}" for row in rows],
+    }
+    if details and any(row.depth is not None for row in rows):
+        cells["depth"] = ["-" if row.depth is None else str(row.depth) for row in rows]
+    if details and any(row.latency_ms is not None for row in rows):
+        cells["ms"] = ["-" if row.latency_ms is None else f"{row.latency_ms:.2f}" for row in rows]
+    cells["cycle"] = [str(row.cycle) for row in rows]
+    cells["adapter"] = [str(row.adapter) for row in rows]
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1))
-    for name in ("rank", "id", "accuracy", "loss", "parameters", "MFLOPs", "cycle", "adapter"):
+    for name in cells:
         table.add_column(name, justify="left" if name == "id" else "right", no_wrap=True)
-    for number, row in enumerate(rows, start=1):
-        table.add_row(
-            str(number),
-            row.id[:ID_DIGITS],
-            percent(row.accuracy),
-            "-" if row.loss is None else f"{row.loss:.3f}",
-            "-" if row.parameters is None else f"{row.parameters:,}",
-            "-" if row.flops is None else f"{row.flops / 1e6:,.2f}",
-            str(row.cycle),
-            str(row.adapter),
-        )
+    for line in zip(*cells.values(), strict=True):
+        table.add_row(*line)
     return table
 
 

@@ -85,14 +85,15 @@ def build_program(
         found = _build_on("cpu", net, in_shape, out_shape, prm, budget, seed, on_step)
     if isinstance(found, Rejection):
         return found
-    parameters, trace, signature, device = found
+    parameters, trace, logits, device = found
     return Build(
         parameters=parameters,
         flops=trace.flops // BATCH,
         activation_bytes=trace.activation_elements * 4 // BATCH,
-        graph=signature,
+        graph=trace.signature(logits),
         device=device,
         seconds=time.perf_counter() - start,
+        depth=trace.depth(logits),
     )
 
 
@@ -105,7 +106,7 @@ def _build_on(
     budget: BudgetConfig,
     seed: int,
     on_step: OnStep,
-) -> tuple[int, Trace, str, str] | Rejection:
+) -> tuple[int, Trace, Tensor, str] | Rejection:
     """Constructs and runs the network on `device` ("meta" or "cpu")."""
     random.seed(seed)
     torch.manual_seed(seed)
@@ -136,7 +137,7 @@ def _build_on(
     rejection = _check_logits(logits, out_shape) or _check_size(network, budget, trace)
     if rejection is not None:
         return rejection
-    return _count_parameters(network), trace, trace.signature(logits), device
+    return _count_parameters(network), trace, logits, device
 
 
 def _reject(error: Exception, otherwise: Outcome) -> Rejection:

@@ -77,6 +77,21 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class Trial:
+    """One program to be trained on one data set from one seed, and for how long.
+
+    `epochs` rises. With more than one number the first training is for `epochs[0]`; a scheduler decides after each
+    whether the program is trained again, from scratch, for the next. Each training is a `Measurement` of its own.
+    """
+
+    code: str
+    dataset: str  # its name, as in the run's configuration
+    seed: int
+    epochs: tuple[int, ...]
+    known: float | None = None  # accuracy after `epochs[0]`, where it was measured before: told to the scheduler again
+
+
+@dataclass(frozen=True, slots=True)
 class Measurement:
     """One evaluation's result, or why there is none."""
 
@@ -87,6 +102,8 @@ class Measurement:
     seconds: float  # wall time inside the evaluator, child process included
     accuracy: float | None = None  # share of the validation split, 0 .. 1
     loss: float | None = None  # mean validation cross-entropy, nats
+    test_accuracy: float | None = None  # of the test split, where it was predicted too (datasets.append_test)
+    test_loss: float | None = None
     curve: tuple[float, ...] = ()  # training loss, nats, at up to 64 evenly spaced steps
     train_seconds: float | None = None
     peak_memory_bytes: int | None = None  # of the child process, or of the device where it has its own memory
@@ -94,4 +111,6 @@ class Measurement:
     node: str = ""  # that it ran on, as Ray names it
     tier: str = ""  # of the containment that held it, "A" .. "D"; "" where it is not known
     latency_ms: float | None = None  # one forward pass of one image after training, median of several
+    epochs: int = 0  # that it was trained for, or was to be
+    final: bool = True  # False: a longer training of the same trial follows
     output: str = ""  # the end of what the program printed, control characters removed

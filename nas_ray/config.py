@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 Share = float  # between 0 and 1
 
@@ -72,7 +72,14 @@ class ModelConfig(Section):
 class GenerationConfig(Section):
     """How programs are asked for and sampled."""
 
-    template: str = Field("auto", description="auto, plain, instruct, or a path to a template of your own")
+    template: str = Field(
+        "auto",
+        description="auto, plain (for the seed model), instruct (for chat models), base (for models that continue a "
+        "text), or a path to a template of your own",
+    )
+    stop: tuple[str, ...] = Field(
+        (), description="texts at which a completion ends, themselves left out; beside the model's own end of text"
+    )
     temperature: float = Field(
         1.0, gt=0, le=5, description="of sampling; fine-tuning is at 1, so another drifts by itself"
     )
@@ -150,6 +157,15 @@ class ProtocolConfig(Section):
         unsaid = {"seed", "kind"} if self.kind == "fixed" else {"seed"}  # digests from before there were two kinds hold
         recipe = self.model_dump_json(exclude=unsaid)
         return hashlib.sha256(recipe.encode()).hexdigest()[:8]
+
+    def vary(self, *, seed: int | None = None, epochs: int | None = None) -> ProtocolConfig:
+        """The same recipe from another seed, or for other epochs, which give it another digest; None: as it is."""
+        return self.model_copy(
+            update={
+                "seed": self.seed if seed is None else seed,
+                "epochs": self.epochs if epochs is None else epochs,
+            }
+        )
 
 
 class BudgetConfig(Section):
@@ -234,6 +250,12 @@ class NoveltyConfig(Section):
         0, ge=0, description="the corpus's best so many programs join the fine-tunes, as if of a cycle before the first"
     )
 
+    @model_validator(mode="after")
+    def _has_its_corpus(self) -> NoveltyConfig:
+        if self.corpus is None and (self.corpus_examples or self.corpus_pairs):
+            raise ValueError("corpus_examples and corpus_pairs are taken from a corpus: say where it is in corpus")
+        return self
+
 
 class SelectionConfig(Section):
     """Which valid, novel candidates are elites."""
@@ -267,8 +289,9 @@ class FinetuneConfig(Section):
     alpha: int = Field(32, ge=1, description="of LoRA; its updates are scaled by alpha / rank")
     dropout: Share = Field(0.0, ge=0, lt=1)
     targets: tuple[str, ...] = Field(
-        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
-        description="layers that LoRA adapts",
+        ("auto",),
+        description="layers that LoRA adapts, by their names, as in [q_proj, v_proj]; auto: the linear layers of "
+        "attention and MLP, found in the model",
     )
     epochs: int = Field(3, ge=1)
     batch_size: int = Field(8, ge=1, description="programs per optimiser step, over all workers")
@@ -287,6 +310,11 @@ class FinetuneConfig(Section):
     cpus: float = Field(0.0, ge=0, description="per worker; 0: it takes the cores of the evaluators, idle at that time")
     gpus: float = Field(0.0, ge=0, description="per worker")
     attempts: int = Field(3, ge=1, description="tries after a lost worker or node before the cycle goes on without")
+
+    @field_validator("targets", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
 
 
 class ResourceConfig(Section):
@@ -371,6 +399,13 @@ def load_config(source: str | Path | None, overrides: Sequence[str] = ()) -> Run
         values = _read_yaml(Path(source))
     mistakes = [mistake for text in overrides if (mistake := _apply_override(values, text))]
     return parse_config(values, name, mistakes)
+
+
+def override_config(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
+    """`config` with `a.b=c` overrides applied, values in YAML. Raises ConfigError as `load_config` does."""
+    values = config.model_dump(mode="json")
+    mistakes = [mistake for text in overrides if (mistake := _apply_override(values, text))]
+    return parse_config(values, "the configuration", mistakes)
 
 
 def parse_config(values: Mapping[str, Any], source: str, mistakes: Sequence[str] = ()) -> RunConfig:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import platform
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from nas_ray.candidate import Measurement
 from nas_ray.config import RunConfig
-from nas_ray.datasets import Dataset, in_shape, load_dataset, out_shape
+from nas_ray.datasets import Dataset, append_test, in_shape, load_dataset, out_shape
 from nas_ray.grading import grade
 from nas_ray.interval import wilson
 from nas_ray.leaderboard import Dossier, open_dossier
@@ -73,7 +73,7 @@ def export_candidate(
     dataset = load_dataset(config.dataset, config.protocol.resolution)
     room = BYTES_A_PARAMETER * (row.parameters or config.budget.parameters) + SPARE_BYTES
     with Sandbox(
-        device, _with_test(dataset), config.protocol, config.budget, threads, containment=config.containment
+        device, append_test(dataset), config.protocol, config.budget, threads, containment=config.containment
     ) as sandbox:
         sandbox.wait_until_ready()  # a machine that is too weak says so itself, and not as an outcome of the candidate
         measurement, logits, weights = sandbox.train(row.code, room)
@@ -117,15 +117,6 @@ def _stretch(config: RunConfig, epochs: int | None) -> RunConfig:
     protocol = config.protocol.model_copy(update={"epochs": epochs})
     return config.model_copy(
         update={"protocol": protocol, "budget": config.budget.model_copy(update={"train_seconds": seconds})}
-    )
-
-
-def _with_test(dataset: Dataset) -> Dataset:
-    """The data set with the test images behind the validation images, so that one pass predicts both."""
-    return replace(
-        dataset,
-        validation_images=np.concatenate([dataset.validation_images, dataset.test_images]),
-        validation_labels=np.concatenate([dataset.validation_labels, dataset.test_labels]),
     )
 
 

@@ -9,13 +9,14 @@ not built at all, so it is lost between `contract` and `built`; `duplicates` cou
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from nas_ray.evaluation import Plan
 from nas_ray.outcome import Outcome, Stage
-from nas_ray.schema import CandidateRow
+from nas_ray.schema import CandidateRow, EvaluationRow
 from nas_ray.store import Store
 
 STEPS = ("generated", "parsed", "contract", "built", "novel", "trained", "elite")
@@ -85,8 +86,9 @@ def check_accounting(store: Store) -> list[str]:
     """Everything in a run's books that does not add up, one line each; an empty list for a sound run.
 
     Every completion of a finished cycle must have exactly one final row and every final row a completion; every valid
-    candidate must have an evaluation by the run's protocol, and an evaluation must say the same as its candidate; each
-    cycle's row must repeat what its candidates say. A cycle that is not finished may have completions on their way.
+    candidate must have all the evaluations of the run's plan and their mean as its accuracy, and no evaluation may say
+    something else than its candidate; each cycle's row must repeat what its candidates say. A cycle that is not
+    finished may have completions on their way. What was measured for another purpose than the search is passed over.
     """
     problems: list[str] = []
     rows = store.candidates()
@@ -97,22 +99,20 @@ def check_accounting(store: Store) -> list[str]:
     problems += [f"candidate {key} has a final row but no completion" for key in sorted(set(keys) - written)]
     problems += [f"candidate {key} has no final row" for key in sorted(written - set(keys)) if key[0] in finished]
 
-    recipe = (store.config.protocol.digest, store.config.protocol.seed)
-    measured = {
-        (row.cycle, row.index): row
-        for row in store.evaluations(dataset=store.config.dataset.name)
-        if (row.protocol, row.seed) == recipe
-    }
+    plan = Plan.of(store.config)
+    by_place: dict[tuple[int, int], list[EvaluationRow]] = defaultdict(list)
+    by_id: dict[str, list[EvaluationRow]] = defaultdict(list)
+    for evaluation in filter(plan.holds, store.evaluations()):
+        by_place[evaluation.cycle, evaluation.index].append(evaluation)
+        by_id[evaluation.id].append(evaluation)
     for row in rows:
-        evaluation = measured.get((row.cycle, row.index))
-        name = f"candidate {(row.cycle, row.index)}"
-        if row.outcome is Outcome.VALID and evaluation is None:
-            problems.append(f"{name} is valid but has no evaluation")
-        elif evaluation is not None and evaluation.outcome is not row.outcome:
-            problems.append(f"{name} is {row.outcome}, its evaluation {evaluation.outcome}")
-        elif evaluation is not None and (evaluation.id, evaluation.accuracy) != (row.id, row.accuracy):
-            said = f"{evaluation.accuracy} of {evaluation.id}"
-            problems.append(f"{name} says accuracy {row.accuracy} of {row.id}, its evaluation {said}")
+        name, placed = f"candidate {(row.cycle, row.index)}", by_place[row.cycle, row.index]
+        if row.stage is not Stage.TRAIN and row.outcome is not Outcome.VALID:
+            problems += _check_evaluations(name, row, placed, plan)
+            continue
+        problems += [f"{name} is {row.id}, its evaluation one of {one.id}" for one in placed if one.id != row.id]
+        # By its id: a program that the engine had lost may have been written again, and then keeps what was measured.
+        problems += _check_evaluations(name, row, by_id[row.id], plan)
 
     for cycle, closed in sorted(finished.items()):
         own = [row for row in rows if row.cycle == cycle]
@@ -121,6 +121,27 @@ def check_accounting(store: Store) -> list[str]:
             if getattr(closed, step) != getattr(counted, step):
                 problems.append(f"cycle {cycle} says {getattr(closed, step)} {step}, its rows {getattr(counted, step)}")
     return problems
+
+
+def _check_evaluations(name: str, row: CandidateRow, evaluations: list[EvaluationRow], plan: Plan) -> list[str]:
+    """Where a candidate's final row and its evaluations differ."""
+    failed = sorted({one.outcome for one in evaluations} - {Outcome.VALID})
+    if row.outcome.is_engine_fault or (not evaluations and row.outcome is not Outcome.VALID):
+        return []
+    if not evaluations:
+        return [f"{name} is valid but has no evaluation"]
+    if (failed or [Outcome.VALID]) != [row.outcome]:
+        return [f"{name} is {row.outcome}, its evaluation {', '.join(failed) or Outcome.VALID}"]
+    if row.outcome is not Outcome.VALID:
+        return []
+    last = max(one.epochs for one in evaluations)
+    grade = plan.grade(evaluations, last)
+    if grade is None:
+        return [f"{name} is valid but lacks evaluations of {last} epochs"]
+    said = [] if row.epochs in (last, None) else [f"{name} says {row.epochs} epochs, its last evaluation {last}"]
+    if row.accuracy != grade.accuracy:
+        said.append(f"{name} says accuracy {row.accuracy}, its evaluations {grade.accuracy}")
+    return said
 
 
 def _passed(row: CandidateRow, stage: Stage) -> bool:

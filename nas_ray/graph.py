@@ -1,7 +1,7 @@
 """The operation graph of a program, and a signature that two programs share exactly when they compute the same network.
 
-In: a network built and run once under a `Trace`. Out: 16 hex digits (`Trace.signature`), forward FLOPs and the bytes
-of all intermediate results.
+In: a network built and run once under a `Trace`. Out: 16 hex digits (`Trace.signature`), forward FLOPs, the bytes of
+all intermediate results, and how deep the network is (`Trace.depth`).
 
 A `Trace` sees every ATen operation that runs while it is active, during `__init__` (how parameters are initialised)
 and during `forward` (what is computed). Each storage gets a digest of how its content came about; a tensor is a
@@ -48,6 +48,9 @@ DIMENSIONED = frozenset(["cat", "_softmax", "_log_softmax", "cumsum", "glu"])
 FILLING = frozenset(["fill", "full", "full_like", "new_full"])
 CONSTANTS = {"zero": b"0", "zeros": b"0", "zeros_like": b"0", "new_zeros": b"0"}
 CONSTANTS |= {"ones": b"1", "ones_like": b"1", "new_ones": b"1"}
+# Linear maps, whose depth counts where a parameter is one side and the image, or what was made of it, the other.
+WEIGHTED = frozenset(["convolution", "linear", "matmul", "mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "_trilinear"])
+WEIGHTED |= frozenset(["mkldnn_rnn_layer", "_thnn_fused_lstm_cell", "_thnn_fused_gru_cell"])
 # Where a result lives or how it is laid out is no part of what it is.
 PLACEMENT = frozenset(["device", "layout", "pin_memory", "memory_format", "generator"])
 # The constructors whose numbers never pass the dispatcher.
@@ -81,14 +84,22 @@ def _tensors(value: object) -> list[Tensor]:
 
 
 class _Node:
-    """One content of one storage: its digest, and the contents that it was computed from."""
+    """One content of one storage: its digest, the contents that it was computed from, and how deep it lies.
 
-    __slots__ = ("digest", "parents", "source")
+    `depth` counts weighted operations on the longest path from the image; -1 where no path leads there. `learned` is
+    true for what was computed from parameters.
+    """
 
-    def __init__(self, digest: bytes, parents: tuple[_Node, ...], source: bool) -> None:
+    __slots__ = ("depth", "digest", "learned", "parents", "source")
+
+    def __init__(self, digest: bytes, parents: tuple[_Node, ...], source: bool, weighted: bool = False) -> None:
         self.digest = digest
         self.parents = parents
         self.source = source
+        self.learned: bool = any(parent.learned for parent in parents)
+        self.depth: int = max((parent.depth for parent in parents), default=-1)
+        if weighted and self.depth >= 0 and any(parent.learned and parent.depth < 0 for parent in parents):
+            self.depth += 1
 
 
 class _LiteralMode(TorchFunctionMode):
@@ -141,11 +152,15 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     continue
                 before = self._content(tensor)
                 trained = kind + (b"+" if tensor.requires_grad else b"-")
-                self._set(tensor, _Node(_digest(trained, before.digest), (before,), source=True))
+                node = _Node(_digest(trained, before.digest), (before,), source=True)
+                node.learned = kind == b"parameter"
+                self._set(tensor, node)
 
     def note_input(self, tensor: Tensor) -> None:
         """Marks the network's input, whose content is unknown by design."""
-        self._set(tensor, _Node(_digest(b"input"), (), source=True))
+        node = _Node(_digest(b"input"), (), source=True)
+        node.depth = 0
+        self._set(tensor, node)
 
     def note_literal(self, tensor: Tensor, data: object) -> None:
         """Marks a tensor that was made from Python numbers (or an array)."""
@@ -173,6 +188,10 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         shared = sorted(_digest(reached[key].digest, *sorted(digests)) for key, digests in readers.items())
         return _digest(self._value(output), *shared).hex()[:16]
 
+    def depth(self, output: Tensor) -> int:
+        """The most weighted operations on any path from the input to `output`; 0 where none leads there."""
+        return max(0, self._content(output).depth)
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = func._schema.name.partition("::")[2].rstrip("_")
@@ -181,7 +200,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         key, parents = self._describe(name, func._schema, args, kwargs, inputs)
         result = func(*args, **kwargs)
         written = {id(t): t for t in self._written(func._schema, args, kwargs)}
-        random = name in RANDOM
+        random, weighted = name in RANDOM, name in WEIGHTED
         formula = flop_registry.get(func._overloadpacket)
         if formula is not None:
             self.flops += int(formula(*args, **kwargs, out_val=result))
@@ -192,9 +211,9 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if name in COPYING and _is_whole(tensor) and _is_whole(inputs[0]) and tensor.dtype == inputs[0].dtype:
                 self._set(tensor, self._content(inputs[0]))
             else:
-                self._set(tensor, _Node(_digest(key, struct.pack("<Q", position)), parents, random))
+                self._set(tensor, _Node(_digest(key, struct.pack("<Q", position)), parents, random, weighted))
         for position, tensor in enumerate(written.values()):
-            self._write(tensor, _digest(key, struct.pack("<Q", position)), parents, random)
+            self._write(tensor, _Node(_digest(key, struct.pack("<Q", position)), parents, random, weighted))
         return result
 
     def _describe(
@@ -262,14 +281,17 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._storages[storage._cdata] = storage
         self._contents[storage._cdata] = node
 
-    def _write(self, tensor: Tensor, digest: bytes, parents: tuple[_Node, ...], random: bool) -> None:
+    def _write(self, tensor: Tensor, node: _Node) -> None:
         """Records an in-place write: of a whole storage it is as good as a new result, of a part it adds to it."""
         if _is_whole(tensor):
-            self._set(tensor, _Node(digest, parents, random))
+            self._set(tensor, node)
             return
         before = self._content(tensor)
         geometry = repr((tensor.storage_offset(), tuple(tensor.size()), tuple(tensor.stride()))).encode()
-        self._set(tensor, _Node(_digest(b"write", before.digest, geometry, digest), (before, *parents), random))
+        digest = _digest(b"write", before.digest, geometry, node.digest)
+        written = _Node(digest, (before, *node.parents), node.source)
+        written.depth = max(before.depth, node.depth)
+        self._set(tensor, written)
 
     @staticmethod
     def _written(schema: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:

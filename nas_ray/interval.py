@@ -51,3 +51,11 @@ def mean_interval(values: Sequence[float], level: float = LEVEL) -> Interval | N
     variance = math.fsum((value - mean) ** 2 for value in values) / (count - 1)
     half = float(stdtrit(count - 1, (1 + level) / 2)) * math.sqrt(variance / count)
     return Interval(mean - half, mean, mean + half)
+
+
+def mean_share(values: Sequence[float]) -> Interval | None:
+    """`mean_interval` of shares, cut to 0 .. 1, whose ends Student's t knows nothing of; nan bounds stay."""
+    interval = mean_interval(values)
+    if interval is None or math.isnan(interval.low):
+        return interval
+    return Interval(max(interval.low, 0.0), interval.estimate, min(interval.high, 1.0))

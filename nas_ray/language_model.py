@@ -7,13 +7,13 @@ model. Symbols: B documents in a batch, T tokens of the longest of them, V words
 import math
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from torch.nn import functional
 from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -102,6 +102,14 @@ def build_model(size: Size, tokenizer: PreTrainedTokenizerFast, seed: int) -> Ll
     )
     torch.manual_seed(seed)
     return LlamaForCausalLM(config)
+
+
+def add_words(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, words: Sequence[str]) -> int:
+    """Make each of `words` one token, with an embedding to be learned; returns how many are new."""
+    new = tokenizer.add_tokens([AddedToken(word, normalized=False) for word in words])
+    if new:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    return int(new)
 
 
 def load(folder: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:

@@ -1,16 +1,17 @@
 """The best candidates of a run, and one candidate with where it came from.
 
 In: a `Store`. Out: rows in the order of merit, and a `Dossier`: everything that is known of one candidate.
-Accuracy here is that of the validation split. The test split is measured only when a candidate is exported.
+Accuracy here is that of the validation split. The test split is measured by a final round, or when one is exported.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from nas_ray.outcome import Outcome
+from nas_ray.pareto import number_fronts, objectives_of
 from nas_ray.schema import CandidateRow, CycleRow, EvaluationRow
 from nas_ray.store import Store, StoreError
 
@@ -39,6 +40,16 @@ def rank(rows: Iterable[CandidateRow], top: int | None = None) -> list[Candidate
         if row.novel and row.outcome is Outcome.VALID and row.accuracy is not None:
             best.setdefault(row.id, row)
     return list(best.values())[:top]
+
+
+def pareto_front(rows: Iterable[CandidateRow], goals: Sequence[str]) -> list[CandidateRow]:
+    """The candidates of `rank` that no other one beats: none is as good in every goal and better in one.
+
+    In the order of `rank`. A goal that was not measured counts as the worst (`nas_ray.pareto.objectives_of`).
+    """
+    ranked = rank(rows)
+    fronts = number_fronts(objectives_of(ranked, goals))
+    return [row for row, front in zip(ranked, fronts, strict=True) if front == 0]
 
 
 def find_candidate(rows: Iterable[CandidateRow], name: str) -> CandidateRow:

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
 from nas_ray.candidate import Completion, GenerationRequest
+from nas_ray.evaluation import Plan
 from nas_ray.outcome import Outcome
 from nas_ray.replay import Pair
 from nas_ray.schema import CandidateRow, CycleRow, EvaluationRow, NodeRow
@@ -27,14 +28,15 @@ class Ledger:
         self.cycles: dict[int, CycleRow] = {row.cycle: row for row in store.cycles()}
         self._completions: dict[int, dict[int, tuple[int, Completion]]] = defaultdict(dict)
         self._rows: dict[int, dict[int, CandidateRow]] = defaultdict(dict)
-        self._evaluations: dict[str, EvaluationRow] = {}
+        self.plan = Plan.of(config)
+        self._evaluations: dict[str, list[EvaluationRow]] = defaultdict(list)
         for arrival, completion in store.completions(self.next_cycle):
             self._completions[completion.cycle][completion.index] = (arrival, completion)
         for row in store.candidates():
             self._rows[row.cycle][row.index] = row
-        for evaluation in store.evaluations(dataset=config.dataset.name):
-            if (evaluation.protocol, evaluation.seed) == (config.protocol.digest, config.protocol.seed):
-                self._evaluations[evaluation.id] = evaluation
+        for evaluation in store.evaluations():
+            if self.plan.holds(evaluation):
+                self._evaluations[evaluation.id].append(evaluation)
         self._nodes = {(row.node, row.walls) for row in store.nodes()}
         arrivals = [row.arrival for row in self.rows()] + [
             arrival for answers in self._completions.values() for arrival, _ in answers.values()
@@ -70,9 +72,9 @@ class Ledger:
         answers = self._completions[cycle].items()
         return sorted((answer for index, answer in answers if index not in self._rows[cycle]), key=lambda pair: pair[0])
 
-    def evaluation(self, candidate_id: str) -> EvaluationRow | None:
-        """The finished evaluation of that program under the run's protocol, if there is one."""
-        return self._evaluations.get(candidate_id)
+    def evaluations(self, candidate_id: str) -> list[EvaluationRow]:
+        """The finished trainings of that program that the run's plan asks for, as far as they are there."""
+        return list(self._evaluations.get(candidate_id, ()))
 
     def pairs(self, fresh: Selection[CandidateRow] | None = None) -> Iterator[Pair]:
         """Prompt-code pairs of all closed cycles' elites and top-ups, oldest first, then a `fresh` selection's."""
@@ -82,6 +84,11 @@ class Ledger:
         if fresh is not None:
             yield from (Pair.of(row) for row in (*fresh.elites, *fresh.top_ups))
 
+    def archive(self) -> list[CandidateRow]:
+        """Every novel valid candidate of the closed cycles, in the order of arrival: what may be edited."""
+        closed = (row for row in self.rows() if row.cycle in self.cycles)
+        return [row for row in closed if row.novel and row.outcome is Outcome.VALID]
+
     def add_completion(self, completion: Completion) -> int:
         """Journal one completion; returns its place in the order of arrival."""
         arrival, self._next_arrival = self._next_arrival, self._next_arrival + 1
@@ -90,9 +97,9 @@ class Ledger:
         return arrival
 
     def add_evaluation(self, row: EvaluationRow) -> None:
-        """Keep one finished evaluation, before the candidate's final row is written."""
+        """Keep one finished training, before the candidate's final row is written."""
         self.store.append_evaluation(row)
-        self._evaluations[row.id] = row
+        self._evaluations[row.id].append(row)
 
     def add_candidate(self, row: CandidateRow) -> None:
         """Write one candidate's final row."""

@@ -21,11 +21,12 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor, distributed, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from nas_ray.config import FinetuneConfig
 from nas_ray.finetune_report import FinetuneError, FinetuneReport
 from nas_ray.likelihood import Encoded, World, batch_by_tokens, encode_pairs, measure_nll, program_nll
+from nas_ray.lora_targets import choose_targets, stores_transposed
 from nas_ray.replay import Pair
 
 CLIP = 1.0  # largest norm of the gradient of the mean loss per token
@@ -150,13 +151,7 @@ def train_adapter(
 
 def _load_model(folder: str, config: FinetuneConfig, seed: int, device: str) -> PeftModel:
     base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32 if device == "cpu" else torch.bfloat16)
-    modules = _adaptable(base)
-    targets = sorted(modules & set(config.targets))
-    if not targets:
-        raise FinetuneError(
-            f"finetune.targets {', '.join(config.targets)}: the model {folder} has no such module; "
-            f"it has {', '.join(sorted(modules))}"
-        )
+    targets = choose_targets(base, config.targets)
     if base.num_parameters() >= CHECKPOINTED_PARAMETERS:
         base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     torch.manual_seed(seed)  # the adapter's first weights: the same in every process
@@ -166,21 +161,12 @@ def _load_model(folder: str, config: FinetuneConfig, seed: int, device: str) -> 
             r=config.rank,
             lora_alpha=config.alpha,
             lora_dropout=config.dropout,
-            target_modules=targets,
+            target_modules=list(targets),
+            fan_in_fan_out=stores_transposed(base, targets),
             task_type="CAUSAL_LM",
             base_model_name_or_path=folder,
         ),
     )
-
-
-def _adaptable(model: PreTrainedModel) -> set[str]:
-    """Last names of the modules that LoRA can adapt and vLLM can serve: linear layers, the output head excepted."""
-    head = model.get_output_embeddings()
-    return {
-        name.rpartition(".")[2]
-        for name, module in model.named_modules()
-        if type(module).__name__ in ("Linear", "Conv1D") and module is not head
-    }
 
 
 def _load_adapter(model: PeftModel, folder: Path, device: str) -> None:

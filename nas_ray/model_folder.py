@@ -24,6 +24,7 @@ _CHOICES = (
 )
 _WEIGHTS = ("*.safetensors", "*.bin")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
+PRETRAINING_RECORD = "pretraining.json"  # lies in the folder of a model that `nas-ray pretrain` made
 _CHAT_TEMPLATES = ("chat_template.jinja", "chat_template.json")
 
 
@@ -72,6 +73,19 @@ def resolve_model(path: str) -> str:
     raise ModelError(f"there is no folder {path!r}. {_CHOICES}.")
 
 
+def unpacked_folder(path: str) -> str | None:
+    """`resolve_model`, but None for a GGUF file that no call has unpacked yet: this one does not.
+
+    Raises:
+        ModelError: as `resolve_model`.
+    """
+    if _is_gguf(path):
+        _check_gguf(Path(path))
+        folder = _gguf_folder(Path(path))
+        return str(folder) if (folder / "config.json").exists() else None
+    return resolve_model(path)
+
+
 def choose_style(config: ModelConfig) -> str:
     """How prompts reach the model, "chat" or "plain"; `style: auto` is chat where the model carries a chat template."""
     if config.style != "auto":
@@ -80,6 +94,11 @@ def choose_style(config: ModelConfig) -> str:
     if (_read_json(path, "tokenizer_config.json") or {}).get("chat_template"):
         return "chat"
     return "chat" if any(_find_file(path, name) for name in _CHAT_TEMPLATES) else "plain"
+
+
+def is_seed_model(path: str) -> bool:
+    """True for 'seed' and for a folder that `nas-ray pretrain` made: such a model knows one line as its prompt."""
+    return path == "seed" or (Path(path) / PRETRAINING_RECORD).is_file()
 
 
 def weight_bytes(config: ModelConfig) -> int | None:
@@ -98,14 +117,13 @@ def dequantise(file: Path) -> Path:
     call leaves nothing that looks whole.
     """
     _check_gguf(file)
-    parent = file.resolve().parent if os.access(file.resolve().parent, os.W_OK) else Path(tempfile.gettempdir())
-    target = parent / f"{file.name}.model"
+    target = _gguf_folder(file)
     if (target / "config.json").exists():
         return target
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    draft = Path(tempfile.mkdtemp(prefix=f"{file.name}.", dir=parent))
+    draft = Path(tempfile.mkdtemp(prefix=f"{file.name}.", dir=target.parent))
     try:
         source = {"pretrained_model_name_or_path": str(file.resolve().parent), "gguf_file": file.name}
         # Without dequantize=True the weights stay in GGUF blocks, and such a model cannot be saved again.
@@ -127,6 +145,11 @@ def dequantise(file: Path) -> Path:
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return target
+
+
+def _gguf_folder(file: Path) -> Path:
+    parent = file.resolve().parent if os.access(file.resolve().parent, os.W_OK) else Path(tempfile.gettempdir())
+    return parent / f"{file.name}.model"
 
 
 def _is_gguf(path: str) -> bool:

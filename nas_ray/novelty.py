@@ -17,12 +17,12 @@ from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
-from datasketch import MinHash
 
-from nas_ray.bands import BandTable, Signature, choose_bands
+from nas_ray.bands import BandTable, choose_bands
 from nas_ray.candidate import Program, Verdict
 from nas_ray.config import NoveltyConfig
-from nas_ray.shingles import Shingles, jaccard_counts, shingle
+from nas_ray.shingles import Shingles, jaccard_counts
+from nas_ray.sketches import Sketcher, Sketches
 
 NOVEL = Verdict(novel=True, neighbour="", similarity=0.0, view="")
 SKETCH_BITS = 16  # of the table in which candidates are sifted before they are verified
@@ -46,7 +46,7 @@ class NoveltyIndex:
         self._bands: BandTable | None = None
         if self._tau < 1:
             self._bands = BandTable(*choose_bands(config.permutations, config.tau, config.miss_rate))
-        self._blank = MinHash(num_perm=config.permutations, seed=1, hashfunc=int, scheme="affine32")
+        self._sketcher = Sketcher(config.shingle_tokens, config.permutations)
         self._entries: dict[str, int] = {}
         self._ids: list[str] = []  # "" where an entry was withdrawn
         self._shingles: list[Shingles] = []
@@ -71,8 +71,8 @@ class NoveltyIndex:
         if self._bands is None:
             self._add(program.id, None, ())
             return NOVEL
-        shingles = shingle(program.normalised, self.config.shingle_tokens)
-        keys = self._bands.keys(self._sign(shingles))
+        sketch = self._sketcher.sketch(program.normalised)
+        shingles, keys = sketch.shingles, self._bands.keys(sketch.signature)
         nearest, shared, union = self._find_nearest(shingles, sorted(self._bands.find(keys)))
         similarity = shared / union
         if shared >= self._tau * union:
@@ -105,7 +105,7 @@ class NoveltyIndex:
         if entry is None:
             return False
         if self._bands is not None:
-            self._bands.remove(entry, self._bands.keys(self._sign(self._shingles[entry])))
+            self._bands.remove(entry, self._bands.keys(self._sketcher.sign(self._shingles[entry])))
             self._shingles[entry] = np.empty(0, dtype=np.uint32)
         self._ids[entry] = ""
         graph = self._graph_of.pop(program_id, None)
@@ -119,22 +119,21 @@ class NoveltyIndex:
             if record.id not in self._entries:
                 shingles, keys = None, list[int]()
                 if self._bands is not None:
-                    shingles = shingle(record.normalised, self.config.shingle_tokens)
-                    keys = self._bands.keys(self._sign(shingles))
+                    sketch = self._sketcher.sketch(record.normalised)
+                    shingles, keys = sketch.shingles, self._bands.keys(sketch.signature)
                 self._add(record.id, shingles, keys)
             if record.graph and self._graphs.setdefault(record.graph, record.id) == record.id:
                 self._graph_of[record.id] = record.graph
 
-    def seed(self, programs: Iterable[Program]) -> None:
-        """Admit a corpus, without judging: what it holds counts as seen before the first cycle."""
-        self.restore(Record(program.id, program.normalised) for program in programs)
+    def seed(self, sketches: Sketches) -> None:
+        """Admit a corpus, without judging: what it holds counts as seen before the first cycle.
 
-    def _sign(self, shingles: Shingles) -> Signature:
-        """MinHash signature, (permutations,) of 32-bit hashes."""
-        sketch = self._blank.copy()
-        sketch.update_batch(shingles.tolist())
-        signature: Signature = sketch.hashvalues
-        return signature
+        The sketches are of `config.shingle_tokens` and `config.permutations`.
+        """
+        for place, program_id in enumerate(sketches.ids):
+            if program_id not in self._entries:
+                keys = self._bands.keys(sketches.signatures[place]) if self._bands is not None else []
+                self._add(program_id, sketches.shingles_of(place), keys)
 
     def _add(self, program_id: str, shingles: Shingles | None, keys: Sequence[int]) -> None:
         entry = len(self._ids)

@@ -96,7 +96,12 @@ def _make_program(code: str, dropped: tuple[str, ...] = ()) -> Program:
         warnings.simplefilter("ignore")  # invalid escapes and the like are the author's business
         compile(code, "<candidate>", "exec", dont_inherit=True)  # finds what the grammar alone does not
     normalised = normalise(code)
-    return Program(hashlib.sha256(normalised.encode()).hexdigest()[:16], code, normalised, dropped)
+    return Program(id_of(normalised), code, normalised, dropped)
+
+
+def id_of(normalised: str) -> str:
+    """A program's id: the first 16 hex digits of the SHA-256 of its normalised text."""
+    return hashlib.sha256(normalised.encode()).hexdigest()[:16]
 
 
 def _read(text: str) -> ast.Module | None:

@@ -5,12 +5,11 @@ In: a `Store`, at any moment of a run. Out: a `Progress`, which the command line
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nas_ray.funnel import Funnel, count_funnel
-from nas_ray.interval import Interval, mean_interval, wilson
+from nas_ray.interval import Interval, mean_share, wilson
 from nas_ray.leaderboard import rank
 from nas_ray.outcome import Outcome
 from nas_ray.schema import CandidateRow, CycleRow
@@ -72,7 +71,7 @@ def measure_cycle(
         cycle=cycle,
         funnel=funnel,
         valid_rate=wilson(funnel.trained, funnel.judged),
-        accuracy=_cut(mean_interval(accuracies)),
+        accuracy=mean_share(accuracies),
         best=best,
         best_so_far=max((value for value in (best, best_before) if value is not None), default=None),
         adapter=max((row.adapter for row in rows), default=0),
@@ -95,10 +94,3 @@ def measure_progress(store: Store) -> Progress:
         candidates_per_cycle=store.config.candidates_per_cycle,
         best=next(iter(rank(rows, top=1)), None),
     )
-
-
-def _cut(interval: Interval | None) -> Interval | None:
-    """Student's t knows nothing of the ends of an accuracy; nan bounds stay."""
-    if interval is None or math.isnan(interval.low):
-        return interval
-    return Interval(max(interval.low, 0.0), interval.estimate, min(interval.high, 1.0))

@@ -1,26 +1,43 @@
 """The words in which a program is asked for: templates, prompts, and the tokens that a model really sees.
 
-In: a template (plain, instruct, or the user's own file), the facts of the task and earlier elites. Out: a prompt as
-text, and by `render_prompt` as token ids, the same for both engines and for the fine-tune.
+In: a template (plain, instruct, base, or the user's own file), the facts of the task and earlier elites. Out: a prompt
+as text, and by `render_prompt` as token ids, the same for both engines and for the fine-tune.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
 from string import Template
 from typing import Any
 
-from nas_ray.config import BudgetConfig, ModelConfig, ProtocolConfig
-from nas_ray.model_folder import choose_style
+from nas_ray.config import BudgetConfig, ModelConfig, ProtocolConfig, RunConfig
+from nas_ray.deltas import DIVIDER, REPLACE, SEARCH, WANTED
+from nas_ray.model_folder import choose_style, is_seed_model
 
-BUILT_IN = ("plain", "instruct")
-PLACEHOLDERS = (
+BUILT_IN = ("plain", "instruct", "base")
+MARK = "# ==== net_"  # heads each program where earlier ones are shown as code; a next one is no part of an answer
+FACTS = (
     "dataset", "channels", "height", "width", "classes", "parameters",
-    "epochs", "batch_size", "optimiser", "lr", "examples",
+    "epochs", "batch_size", "optimiser", "lr",
 )  # fmt: skip
+PLACEHOLDERS = (*FACTS, "examples", "programs")
+EDIT_PLACEHOLDERS = (*FACTS, "parent", "accuracy", "parent_parameters", "wanted", "format")
+FORMATS = {
+    "search_replace": (
+        "one or more blocks of exactly this form. Between the first two markers quote whole lines of the program, with "
+        "their indentation, so many that they occur in it only once; after that the lines in their place:\n\n"
+        f"{SEARCH}\nlines of the program\n{DIVIDER}\nnew lines\n{REPLACE}"
+    ),
+    "unified_diff": (
+        "one unified diff in a code block. Each hunk begins with a line of @@ and holds lines that begin with a space "
+        "(kept), a minus (taken out) or a plus (put in). Kept and taken-out lines are whole lines of the program, with "
+        "their indentation, so many that they occur in it only once:\n\n"
+        "```diff\n@@\n kept line\n-line taken out\n+line put in\n```"
+    ),
+}
 
 
 class PromptError(ValueError):
@@ -46,31 +63,58 @@ class Example:
     accuracy: float  # share of the validation split, 0 .. 1
 
 
-def load_template(name: str, model: ModelConfig) -> str:
-    """The text of `generation.template`: "auto" (instruct for chat models, else plain), "plain", "instruct", or a file.
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """The program that is to be edited, and what was measured of it."""
+
+    code: str
+    accuracy: float  # share of the validation split, 0 .. 1
+    parameters: int
+
+
+def choose_template(name: str, model: ModelConfig) -> str:
+    """What a template's name stands for: "auto" is instruct for chat models, plain for seed models, base for others."""
+    if name != "auto":
+        return name
+    if choose_style(model) == "chat":
+        return "instruct"
+    return "plain" if is_seed_model(model.path) else "base"
+
+
+def choose_stops(config: RunConfig) -> tuple[str, ...]:
+    """Texts that end a completion: `generation.stop`, and with the template base the head of a next program."""
+    chosen = choose_template(config.generation.template, config.model)
+    return (*config.generation.stop, *((f"\n{MARK}",) if chosen == "base" else ()))
+
+
+def load_template(name: str, model: ModelConfig, *, edits: bool = False) -> str:
+    """The text of a template: "auto" (see `choose_template`), "plain", "instruct", "base", or a file.
+
+    `edits` takes the one that asks for an edit (`delta.template`) in place of `generation.template`.
 
     Raises:
-        PromptError: no such file, or a placeholder that is not in `PLACEHOLDERS`.
+        PromptError: no such file, or a placeholder that is not in `PLACEHOLDERS` or `EDIT_PLACEHOLDERS`.
     """
-    if name == "auto":
-        name = "instruct" if choose_style(model) == "chat" else "plain"
+    name = choose_template(name, model)
+    key = "delta.template" if edits else "generation.template"
     if name in BUILT_IN:
+        name = f"delta_{name.replace('base', 'instruct')}" if edits else name
         text = (resources.files("nas_ray") / "templates" / f"{name}.txt").read_text(encoding="utf-8")
     else:
         try:
             text = Path(name).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise PromptError(
-                f"generation.template {name!r} cannot be read ({type(error).__name__}: {error}); "
+                f"{key} {name!r} cannot be read ({type(error).__name__}: {error}); "
                 f"it may be auto, {', '.join(BUILT_IN)}, or the path of a text file"
             ) from error
-    _check_placeholders(name, text)
+    _check_placeholders(name, text, EDIT_PLACEHOLDERS if edits else PLACEHOLDERS)
     return text
 
 
 def shows_examples(template: str) -> bool:
     """True where the template has room for earlier elites."""
-    return "examples" in Template(template).get_identifiers()
+    return not {"examples", "programs"}.isdisjoint(Template(template).get_identifiers())
 
 
 def build_prompt(
@@ -85,21 +129,50 @@ def build_prompt(
     Raises:
         PromptError: the template holds a placeholder that is not in `PLACEHOLDERS`.
     """
-    _check_placeholders("the template", template)
-    protocol = protocol or ProtocolConfig()
+    _check_placeholders("the template", template, PLACEHOLDERS)
+    task = _write_facts(facts, budget, protocol or ProtocolConfig())
+    return Template(template).substitute(task, examples=_write_examples(examples), programs=_write_programs(examples))
+
+
+def build_edit_prompt(
+    template: str,
+    facts: TaskFacts,
+    budget: BudgetConfig,
+    parent: Parent,
+    wanted: str,
+    form: str,
+    protocol: ProtocolConfig | None = None,
+) -> str:
+    """Fill in a template that asks for an edit of `parent`.
+
+    Args:
+        wanted: a word of `DeltaConfig.wanted`.
+        form: the format of the answer, a word of `DeltaConfig.format`.
+
+    Raises:
+        PromptError: the template holds a placeholder that is not in `EDIT_PLACEHOLDERS`.
+    """
+    _check_placeholders("the template", template, EDIT_PLACEHOLDERS)
     return Template(template).substitute(
-        dataset=facts.dataset,
-        channels=facts.channels,
-        height=facts.height,
-        width=facts.width,
-        classes=facts.classes,
-        parameters=budget.parameters,
-        epochs=protocol.epochs,
-        batch_size=protocol.batch_size,
-        optimiser=protocol.optimiser,
-        lr=protocol.lr,
-        examples=_write_examples(examples),
+        _write_facts(facts, budget, protocol or ProtocolConfig()),
+        parent=parent.code.strip(),
+        accuracy=round(100 * parent.accuracy),
+        parent_parameters=parent.parameters,
+        wanted=WANTED[wanted],
+        format=FORMATS[form],
     )
+
+
+def _write_facts(facts: TaskFacts, budget: BudgetConfig, protocol: ProtocolConfig) -> dict[str, object]:
+    """The values of `FACTS`."""
+    return {
+        **asdict(facts),
+        "parameters": budget.parameters,
+        "epochs": protocol.epochs,
+        "batch_size": protocol.batch_size,
+        "optimiser": protocol.optimiser,
+        "lr": protocol.lr,
+    }
 
 
 def render_prompt(tokenizer: Any, prompt: str, style: str) -> list[int]:
@@ -173,11 +246,20 @@ def _write_examples(examples: Sequence[Example]) -> str:
     return "\nNetworks that did well before:\n\n" + "\n".join(blocks)
 
 
-def _check_placeholders(name: str, text: str) -> None:
+def _write_programs(examples: Sequence[Example]) -> str:
+    """Earlier elites as Python alone, each under a comment, for a model that continues a file."""
+    blocks = [
+        f"\n{MARK}{number}.py, accuracy {100 * example.accuracy:.1f} % ====\n{example.code.strip()}\n"
+        for number, example in enumerate(examples, start=1)
+    ]
+    return "\n".join(blocks)
+
+
+def _check_placeholders(name: str, text: str, known: Sequence[str]) -> None:
     template = Template(text)
-    allowed = ", ".join(f"${{{placeholder}}}" for placeholder in PLACEHOLDERS)
+    allowed = ", ".join(f"${{{placeholder}}}" for placeholder in known)
     if not template.is_valid():
         raise PromptError(f"{name} holds a $ that begins no placeholder; write $$ for it. Placeholders: {allowed}")
-    unknown = [f"${{{found}}}" for found in template.get_identifiers() if found not in PLACEHOLDERS]
+    unknown = [f"${{{found}}}" for found in template.get_identifiers() if found not in known]
     if unknown:
         raise PromptError(f"{name} holds unknown placeholders: {', '.join(unknown)}. Allowed: {allowed}")

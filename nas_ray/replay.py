@@ -14,6 +14,8 @@ from typing import Protocol
 
 from nas_ray.config import FinetuneConfig
 
+CORPUS_CYCLE = -1  # of pairs from the seed corpus: one before the first
+
 
 class Written(Protocol):
     """What a pair is made of; `nas_ray.schema.CandidateRow` has it."""
@@ -81,7 +83,7 @@ def choose_pairs(pairs: Iterable[Pair], config: FinetuneConfig, cycle: int, seed
     known: dict[str, Pair] = {}
     for pair in sorted((pair for pair in pairs if pair.cycle <= cycle), key=lambda pair: pair.cycle):
         known.setdefault(pair.id, pair)
-    first = cycle - config.replay_last + 1 if config.replay == "last" else 0
+    first = cycle - config.replay_last + 1 if config.replay == "last" else CORPUS_CYCLE
     window = [pair for pair in known.values() if pair.cycle >= first]
     held_out = [pair for pair in window if is_held_out(pair.id, config.held_out)]
     training = [pair for pair in window if not is_held_out(pair.id, config.held_out)]

@@ -1,8 +1,8 @@
 """report.html: a whole run on one page that opens anywhere, without a network, a server or a script.
 
 In: a `Store`. Out: `report.html` in the run folder: what held the candidates in, the loop's effect cycle by cycle with
-95 % intervals, the funnel, how candidates ended, where the time went, what fine-tuning taught, the best candidates with
-their code, the configuration.
+95 % intervals, the funnel, how candidates ended, where the time went, what fine-tuning taught, the final round, the
+best candidates with their code, the configuration.
 """
 
 from __future__ import annotations
@@ -20,12 +20,15 @@ from pygments.lexers import PythonLexer
 
 from nas_ray.chart import Series, draw_lines
 from nas_ray.config import dump_config
+from nas_ray.corpus_comparison import describe_corpus
+from nas_ray.final_round import FinalRound, read_rounds
 from nas_ray.funnel import STEPS, check_accounting
 from nas_ray.interval import Interval
-from nas_ray.leaderboard import rank
+from nas_ray.leaderboard import pareto_front, rank
 from nas_ray.nodes import describe_nodes
 from nas_ray.outcome import Outcome
 from nas_ray.progress import CycleProgress, Progress, measure_progress
+from nas_ray.scatter import draw_scatter
 from nas_ray.schema import CandidateRow, CycleRow
 from nas_ray.store import Store
 
@@ -50,6 +53,7 @@ def render_report(store: Store) -> str:
         f"<h1>{escape(title)}</h1>",
         f"<p>{_standing(progress, rows)}</p>",
         f"<p>{escape(describe_nodes(store.nodes()))}</p>",
+        *([f"<p>{escape(corpus)}</p>"] if (corpus := describe_corpus(store)) else []),
         *(f'<p class="problem">The accounts do not add up: {escape(line)}.</p>' for line in check_accounting(store)),
         "<h2>Does the loop learn?</h2>",
         draw_lines(_learning_curves(progress.cycles), "valid rate, mean and best accuracy by cycle"),
@@ -66,6 +70,8 @@ def render_report(store: Store) -> str:
         _lesson_table([one.row for one in progress.cycles if one.row]),
         "<p>Mean negative log-likelihood under the generation prompt, before and after. A gain on the training elites "
         "alone is memorising; a gain on held-out elites is learning.</p>",
+        *_final_rounds(read_rounds(store)),
+        *_pareto_plots(rows, config.selection.goals[1:] or ("parameters",)),
         f"<h2>Best {min(TOP, len(rank(rows)))} candidates</h2>",
         *(_candidate(number, row) for number, row in enumerate(rank(rows, TOP), start=1)),
         f"<h2>Configuration</h2><details><summary>config.yaml</summary><pre>{escape(dump_config(config))}</pre></details>",
@@ -140,6 +146,40 @@ def _lesson_table(rows: Sequence[CycleRow]) -> str:
                       str(row.adapter)])  # fmt: skip
     head = ["cycle", "training elites", "before", "after", "held-out elites", "before", "after", "next adapter"]
     return _table(head, lines)
+
+
+def _final_rounds(rounds: Sequence[FinalRound]) -> list[str]:
+    """The last final round's finalists, best on validation first, and how many rounds there were."""
+    if not rounds:
+        return []
+    final = rounds[-1]
+    lines = [
+        [
+            escape(one.score.target.name),
+            f"<code>{one.candidate.id}</code>",
+            f"{100 * (one.candidate.accuracy or 0.0):.1f}",
+            _interval(one.validation),
+            _interval(one.test),
+            "; ".join(_interval(training) for training in one.trainings) or one.score.outcome or "not measured",
+        ]
+        for one in final.finalists
+    ]
+    head = ["data set", "id", "in the search, %", "validation, %", "test, %", "each training on the test split, %"]
+    looks = "once" if len(rounds) == 1 else f"{len(rounds)} times"
+    return [
+        "<h2>Final round: test accuracy</h2>",
+        _table(head, lines),
+        f"<p>{final.row.epochs} epochs from {len(final.row.seeds)} seeds. Means with Student's t intervals over the "
+        "seeds, each training with Wilson's over the test images. The best on validation comes first: the test split "
+        f"chooses nothing. It was looked at {looks}.</p>",
+    ]
+
+
+def _pareto_plots(rows: Sequence[CandidateRow], costs: Sequence[str]) -> list[str]:
+    """A picture of accuracy against each cost that the run has numbers of, with the front of the two."""
+    ranked = rank(rows)
+    plots = [draw_scatter(ranked, pareto_front(ranked, ("accuracy", cost)), cost) for cost in costs]
+    return ["<h2>Accuracy against cost</h2>", *plots] if any(plots) else []
 
 
 def _candidate(number: int, row: CandidateRow) -> str:

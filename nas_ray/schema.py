@@ -1,9 +1,9 @@
 """The rows that a run keeps, one frozen dataclass and one Parquet schema for each table.
 
-In: values from the driver. Out: `CompletionRow`, `CandidateRow`, `EvaluationRow`, `CycleRow`, `NodeRow`, and the
-translation between rows and Arrow tables (`table_of`, `rows_of`). The dataclass is the only definition: `schema_of`
-derives the Parquet columns from its annotations. A column with a default may be missing in a file written before it
-existed.
+In: values from the driver. Out: `CompletionRow`, `CandidateRow`, `EvaluationRow`, `CycleRow`, `NodeRow`,
+`FinalRoundRow`, and the translation between rows and Arrow tables (`table_of`, `rows_of`). The dataclass is the only
+definition: `schema_of` derives the Parquet columns from its annotations. A column with a default may be missing in a
+file written before it existed.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from typing import Any, ClassVar, TypeVar
 
 import pyarrow as pa
 
-from nas_ray.candidate import Completion
+from nas_ray.candidate import Completion, Measurement
 from nas_ray.outcome import Outcome, Stage
+
+OUTPUT_CHARACTERS = 2000  # of what a program printed, kept from the end
 
 # Arrow's type for each annotation that a row may use; lists hold one of the first four.
 ARROW_TYPES: dict[Any, pa.DataType] = {
@@ -122,14 +124,14 @@ class EvaluationRow:
     """One training of one candidate under one protocol on one data set, with a number or with the reason for none."""
 
     TABLE: ClassVar[str] = "evaluations"
-    KEY: ClassVar[tuple[str, ...]] = ("id", "dataset", "protocol", "seed", "epochs")
+    KEY: ClassVar[tuple[str, ...]] = ("id", "dataset", "protocol", "seed", "epochs", "split", "purpose")
     FOLDERS: ClassVar[tuple[str, ...]] = ("dataset", "cycle")
 
     id: str
     cycle: int
     index: int
     dataset: str
-    protocol: str  # `ProtocolConfig.digest`
+    protocol: str  # `ProtocolConfig.digest`, of the protocol with these epochs
     seed: int
     epochs: int
     accuracy: float | None  # validation, share 0 .. 1
@@ -151,6 +153,12 @@ class EvaluationRow:
     purpose: str = "search"  # "search" | "transfer" | "final"
     output: str = ""  # the end of what the program printed
     created: datetime = field(default_factory=now)
+
+    @classmethod
+    def of(cls, measured: Measurement, **rest: Any) -> EvaluationRow:
+        """The row of a measurement; `rest` is what that does not say: id, cycle, index, dataset, protocol, seed, ..."""
+        said = {column.name: getattr(measured, column.name) for column in fields(cls) if hasattr(measured, column.name)}
+        return cls(**{**said, "output": measured.output[-OUTPUT_CHARACTERS:], **rest})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,11 +215,28 @@ class NodeRow:
     created: datetime = field(default_factory=now)
 
 
-Row = CompletionRow | CandidateRow | EvaluationRow | CycleRow | NodeRow
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinalRoundRow:
+    """One look at the test split: what is trained for it. Kept before the first training."""
+
+    TABLE: ClassVar[str] = "final_rounds"
+    KEY: ClassVar[tuple[str, ...]] = ("round",)
+    FOLDERS: ClassVar[tuple[str, ...]] = ()
+
+    round: int  # 0, 1, ...
+    ids: tuple[str, ...]  # the finalists, best of the leaderboard first
+    epochs: int
+    seeds: tuple[int, ...]
+    datasets: tuple[str, ...]
+    test_images: tuple[int, ...]  # in the order of `datasets`
+    created: datetime = field(default_factory=now)
+
+
+Row = CompletionRow | CandidateRow | EvaluationRow | CycleRow | NodeRow | FinalRoundRow
 AnyRow = TypeVar("AnyRow", bound=Row)
 
 
-ROWS: tuple[type[Row], ...] = (CompletionRow, CandidateRow, EvaluationRow, CycleRow, NodeRow)
+ROWS: tuple[type[Row], ...] = (CompletionRow, CandidateRow, EvaluationRow, CycleRow, NodeRow, FinalRoundRow)
 # table -> column -> annotation; resolved once, because it is asked for with every row that is written
 ANNOTATIONS: dict[str, dict[str, Any]] = {
     row.TABLE: {column.name: typing.get_type_hints(row)[column.name] for column in fields(row)} for row in ROWS

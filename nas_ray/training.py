@@ -12,6 +12,7 @@ the same bits; on a GPU cuDNN may add in another order.
 from __future__ import annotations
 
 import random
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ DROPOUT = 0.2  # prm["dropout"]: the contract has it, the protocol has no opinio
 # What a program that trains itself may ask for: 99.4 % of LEMUR's programs name nothing else (10,419 of the 10,483 in
 # nn-dataset 2.1.2; weight_decay would add 8 of them).
 OFFERED = ("lr", "momentum", "batch", "epoch", "dropout")
+LATENCY_PASSES, LATENCY_SECONDS = 20, 0.15  # whichever comes first
 PREDICTION_PIXELS = {"cpu": 1 << 18, "cuda": 1 << 21}  # per batch when predicting; 64 channels of it: 64, 512 MiB
 
 
@@ -146,6 +148,29 @@ def predict(
         logits: NDArray[np.float32] = torch.cat(parts).cpu().numpy()
     check_finite(logits, net)
     return logits
+
+
+def measure_latency(net: nn.Module, data: TrainingData, protocol: ProtocolConfig, device: str) -> float | None:
+    """Milliseconds of one forward pass of one image in evaluation mode, on a warm network: the median of up to 20.
+
+    It takes 0.15 s at most, or two passes where they are longer. None where the network fails on a single image, as
+    programs that squeeze their output do.
+    """
+    place = torch.device(device)
+    image = Normaliser(data, place)(data.images[:1].to(place))
+    net.eval()
+    seconds: list[float] = []  # the first pass is the slowest, and is left out
+    try:
+        with torch.inference_mode(), _precision(place, protocol):
+            while len(seconds) < 2 or (len(seconds) <= LATENCY_PASSES and sum(seconds) < LATENCY_SECONDS):
+                started = time.perf_counter()
+                net(image)
+                if place.type == "cuda":
+                    torch.cuda.synchronize(place)  # a GPU has only been asked until then
+                seconds.append(time.perf_counter() - started)
+    except Exception:  # the program's own; it has its accuracy already
+        return None
+    return 1000 * statistics.median(seconds[1:])
 
 
 def check_finite(logits: NDArray[np.float32], net: nn.Module) -> None:

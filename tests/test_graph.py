@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from candidate_programs import GOOD, write_program
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from nas_ray.build import build_program, load_net
@@ -147,3 +149,55 @@ def test_a_dimension_counted_from_the_end_is_the_same_dimension() -> None:
     programs = [write_program(init, forward.format(first=a, second=b)) for a, b in ((1, 3), (-3, -1), (1, 2))]
     graphs = [build(code).graph for code in programs]
     assert graphs[0] == graphs[1] != graphs[2]
+
+
+# One convolution of 6 channels in five spellings; {n} numbers it.
+CONVOLUTIONS = (
+    ("self.c{n} = nn.Conv2d(6, 6, 3, padding=1)", "y = self.c{n}(y)"),
+    ("self.c{n} = nn.Conv2d(6, 6, 3, padding=1)", "y = F.conv2d(y, self.c{n}.weight, self.c{n}.bias, padding=1)"),
+    ("self.c{n} = nn.Sequential(nn.Conv2d(6, 6, 1), nn.ReLU(inplace=True))", "y = self.c{n}(y)"),
+    ("self.c{n} = nn.Conv2d(6, 6, 1)", "y = self.c{n}(y)\ny.relu_()"),
+    ("self.c{n} = nn.Linear(6, 6)", "y = self.c{n}(y.movedim(1, -1)).movedim(-1, 1)"),
+)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.tuples(st.integers(1, 3), st.booleans(), st.sampled_from(CONVOLUTIONS)), max_size=4))
+def test_depth_counts_the_longest_path_in_whatever_spelling(blocks: list[tuple[int, bool, tuple[str, str]]]) -> None:
+    init, forward, number = ["self.stem = nn.Conv2d(3, 6, 1)"], ["y = self.stem(x)"], 0
+    for length, residual, (layer, call) in blocks:
+        forward.append("kept = y")
+        for _ in range(length):
+            init.append(layer.format(n=number))
+            forward.append(call.format(n=number))
+            number += 1
+        if residual:
+            forward.append("y = kept + y")
+    init.append("self.head = nn.Linear(6, 10)")
+    forward.append("return self.head(y.mean((2, 3)))")
+    assert build(write_program("\n".join(init), "\n".join(forward))).depth == 2 + number
+
+
+@pytest.mark.parametrize(
+    ("init", "forward", "depth"),
+    [
+        ("", "return self.head(x.flatten(1))", 1),
+        ("", "return x.flatten(1) @ self.head.weight.T + self.head.bias", 1),
+        ("", "return torch.einsum('bi,oi->bo', x.flatten(1), self.head.weight)", 1),
+        ("self.norm = nn.BatchNorm2d(3)", "return self.head(self.norm(x).flatten(1))", 1),
+        ("self.a = nn.Linear(64, 64)", "y = x.flatten(2)\ny = y @ y.mT @ y\nreturn self.head(y.flatten(1))", 1),
+        ("self.a = nn.Linear(64, 64)", "return self.head((self.a(x.flatten(2)) + self.a(x.flatten(2))).flatten(1))", 2),
+        ("self.a = nn.Linear(64, 64)", "y = x.clone()\ny[:, 0] = self.a(y[:, 0].flatten(1)).view(-1, 8, 8)\n"
+                                       "return self.head(y.flatten(1))", 2),
+        ("self.a = nn.Linear(64, 64)", "self.a(self.a(x.flatten(2)))\nreturn self.head(x.flatten(1))", 1),
+        ("self.a = nn.Linear(8, 192); self.b = nn.Linear(8, 10)",
+         "return F.linear(x.flatten(1), self.b.weight @ self.a.weight.T)", 1),
+        ("self.a = nn.MultiheadAttention(64, 2, batch_first=True)",
+         "y = x.flatten(2)\nreturn self.head(self.a(y, y, y)[0].flatten(1))", 3),
+        ("self.a = nn.LSTM(64, 8, batch_first=True); self.b = nn.Linear(8, 10)",
+         "return self.b(self.a(x.flatten(2))[0][:, -1])", 4),  # three steps, one after another
+    ],
+)  # fmt: skip
+def test_depth_counts_what_a_parameter_does_to_the_image_and_nothing_else(init: str, forward: str, depth: int) -> None:
+    found = build(write_program(f"{init}\nself.head = nn.Linear(192, 10)", forward))
+    assert found.depth == depth, found

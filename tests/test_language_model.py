@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from jobs.pretrain import documents, measure, pretrain
 from nas_ray import language_model as lm
-from nas_ray.grammar import prompt, sample_document
+from nas_ray.deltas import DIVIDER, REPLACE, SEARCH
+from nas_ray.grammar import prompt, sample_document, sample_edit_document
 
 TINY = lm.Size(layers=1, hidden=64, intermediate=64, vocabulary=700)
 
@@ -98,3 +99,33 @@ def test_pretraining_leaves_a_folder_that_loads_anywhere(tmp_path: Path) -> None
 def test_measuring_an_empty_folder_says_how_to_make_a_model(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"jobs\.pretrain --out"):
         measure(tmp_path)
+
+
+def test_documents_come_in_the_shares_that_were_asked_for() -> None:
+    drawn = list(islice(documents(0, 0.0, deltas=0.3, drills=0.2), 1000))
+    edits = sum("# edit this" in asked for asked, _ in drawn)
+    drills = sum(answer.endswith(f"\n{DIVIDER}\n{REPLACE}\n") and "\n\n\n" not in asked for asked, answer in drawn)
+    assert 450 < edits < 550
+    assert 170 < drills < 230
+    for asked, answer in drawn:
+        if "# edit this" not in asked:
+            assert answer.startswith("import torch\n")
+            continue
+        lines = asked.split("\n", 2)[2]
+        quoted = answer.split(f"\n{DIVIDER}\n")[0].removeprefix(f"{SEARCH}\n")
+        assert all(line in lines or line.strip() in lines for line in quoted.split("\n"))
+
+
+def test_going_on_with_edits_makes_their_markers_one_token_each_and_keeps_the_others(tmp_path: Path) -> None:
+    first = pretrain(tmp_path / "first", steps=1, threads=1, size=TINY, tokenizer_documents=300)
+    then = pretrain(tmp_path / "then", steps=1, threads=1, seed=1, deltas=0.5, start=first)
+    before, after = (AutoTokenizer.from_pretrained(folder) for folder in (first, then))
+    _, answer = sample_edit_document(random.Random(0))
+    tokens = after(answer)["input_ids"]
+    assert after.decode(tokens, skip_special_tokens=True) == answer
+    for marker in (SEARCH, DIVIDER, REPLACE):
+        assert after.convert_tokens_to_ids(f"{marker}\n") in tokens
+    assert before.get_vocab().items() <= after.get_vocab().items()
+    assert AutoModelForCausalLM.from_pretrained(then).config.vocab_size == len(after)
+    third = pretrain(tmp_path / "third", steps=1, threads=1, seed=2, deltas=0.5, start=then)
+    assert AutoTokenizer.from_pretrained(third).get_vocab() == after.get_vocab()

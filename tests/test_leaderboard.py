@@ -10,7 +10,7 @@ import pytest
 from sample_run import add_candidate, close_cycle, make_row, make_run
 
 from nas_ray.config import RunConfig
-from nas_ray.leaderboard import find_candidate, open_dossier, rank
+from nas_ray.leaderboard import find_candidate, open_dossier, pareto_front, rank
 from nas_ray.outcome import Outcome, Stage
 from nas_ray.schema import CandidateRow
 from nas_ray.store import Store, StoreError
@@ -48,6 +48,23 @@ def test_ties_go_to_lower_loss_then_fewer_parameters_then_the_earlier_one() -> N
         valid(0, accuracy=0.5, loss=2.0, parameters=1),
     ]
     assert [row.index for row in rank(rows)] == [1, 2, 3, 0]
+
+
+def test_the_pareto_front_is_what_no_other_beats_best_accuracy_first() -> None:
+    rows = [
+        valid(0, accuracy=0.9, parameters=1000, flops=50),
+        valid(1, accuracy=0.8, parameters=100, flops=60),
+        valid(2, accuracy=0.7, parameters=100, flops=70),
+        valid(3, accuracy=0.6, parameters=2000, flops=1),
+        valid(4, accuracy=0.95, parameters=1, flops=1, novel=False),
+    ]
+    assert [row.index for row in pareto_front(rows, ("accuracy", "parameters"))] == [0, 1]
+    assert [row.index for row in pareto_front(rows, ("accuracy", "parameters", "flops"))] == [0, 1, 3]
+
+
+def test_without_a_measured_cost_the_pareto_front_is_the_best_accuracy() -> None:
+    rows = [valid(0, accuracy=0.9), valid(1, accuracy=0.8), valid(2, accuracy=0.9)]
+    assert {row.index for row in pareto_front(rows, ("accuracy", "latency"))} == {0, 2}
 
 
 def test_a_candidate_is_found_by_id_beginning_and_place() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -79,9 +80,18 @@ def test_evaluation_counts_only_under_the_runs_own_protocol_and_seed(store: Stor
     store.append_evaluation(evaluation("other recipe", digest="00000000"))
     store.append_evaluation(evaluation("other seed", seed=5))
     ledger = Ledger(store)
-    assert ledger.evaluation("mine") is not None
-    assert ledger.evaluation("other recipe") is None
-    assert ledger.evaluation("other seed") is None
+    assert [row.id for row in ledger.evaluations("mine")] == ["mine"]
+    assert ledger.evaluations("other recipe") == []
+    assert ledger.evaluations("other seed") == []
+
+
+def test_what_was_measured_for_another_purpose_or_on_the_test_split_is_none_of_the_searchs(store: Store) -> None:
+    store.append_evaluation(replace(evaluation("mine"), purpose="final", split="test"))
+    store.append_evaluation(replace(evaluation("mine"), purpose="final"))
+    assert Ledger(store).evaluations("mine") == []
+    own = evaluation("mine")
+    store.append_evaluation(own)
+    assert Ledger(store).evaluations("mine") == [own]
 
 
 def test_a_node_is_kept_once_also_after_a_restart(store: Store) -> None:

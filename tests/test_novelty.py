@@ -18,6 +18,7 @@ from nas_ray.candidate import Program, Verdict
 from nas_ray.config import NoveltyConfig
 from nas_ray.novelty import NoveltyIndex, Record
 from nas_ray.shingles import jaccard_counts, shingle
+from nas_ray.sketches import Sketcher, Sketches
 
 WORDS = [f"w{number}" for number in range(50)]
 
@@ -79,12 +80,12 @@ def test_impossible_miss_rate_is_an_error_that_says_what_to_do() -> None:
 
 def test_signatures_estimate_similarity_without_bias() -> None:
     """Multipliers that do not span their field gave 0.875 for pairs at 0.5."""
-    index = NoveltyIndex(NoveltyConfig())
+    sketcher = Sketcher(10, 256)
     random_numbers = np.random.default_rng(0)
     agreement = []
     for _ in range(60):
         numbers = random_numbers.choice(2**32, 300, replace=False).astype(np.uint32)
-        one, other = index._sign(np.sort(numbers[:200])), index._sign(np.sort(numbers[100:]))
+        one, other = sketcher.sign(np.sort(numbers[:200])), sketcher.sign(np.sort(numbers[100:]))
         agreement.append(float(np.mean(one == other)))
     mean, error = np.mean(agreement), np.std(agreement) / np.sqrt(len(agreement))
     assert abs(mean - 1 / 3) < 4 * error
@@ -93,12 +94,12 @@ def test_signatures_estimate_similarity_without_bias() -> None:
 
 def test_bands_find_pairs_as_often_as_the_formula_says() -> None:
     """lsh_curve: a pair at similarity J shares a band with probability 1 - (1 - J^r)^b."""
-    index = NoveltyIndex(NoveltyConfig())
+    sketcher = Sketcher(10, 256)
     random_numbers = np.random.default_rng(1)
     found = 0
     for _ in range(300):
         numbers = random_numbers.choice(2**32, 230, replace=False).astype(np.uint32)
-        keys = [set(BandTable(18, 14).keys(index._sign(part))) for part in (numbers[:210], numbers[30:])]
+        keys = [set(BandTable(18, 14).keys(sketcher.sign(part))) for part in (numbers[:210], numbers[30:])]
         found += bool(keys[0] & keys[1])
     similarity = 160 / 230 + 20 / 230  # 180 of 230 are shared
     expected = 1 - (1 - similarity**14) ** 18
@@ -240,7 +241,10 @@ def test_novel_means_below_tau_to_all_but_what_the_bands_missed(seed: int) -> No
 def test_seeded_corpus_counts_as_seen() -> None:
     index = NoveltyIndex(NoveltyConfig())
     base = sample_words(300)
-    index.seed([program_of(base), program_of(base)])
+    programs = [program_of(base), program_of(base)]
+    sketcher = Sketcher(index.config.shingle_tokens, index.config.permutations)
+    sketches = [sketcher.sketch(program.normalised) for program in programs]
+    index.seed(Sketches.of([program.id for program in programs], sketches, index.config.permutations))
     assert len(index) == 1
     assert index.admit_code(program_of([*base[:-1], "a"])).neighbour == program_of(base).id
 

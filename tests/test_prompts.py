@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from nas_ray import grammar
-from nas_ray.config import BudgetConfig, ModelConfig, ProtocolConfig
+from nas_ray import grammar, seed_model
+from nas_ray.build import build_program
+from nas_ray.candidate import Build, Program
+from nas_ray.config import BudgetConfig, GenerationConfig, ModelConfig, ProtocolConfig, RunConfig
+from nas_ray.contract import check_contract
+from nas_ray.program import parse_completion
 from nas_ray.prompts import (
+    EDIT_PLACEHOLDERS,
+    MARK,
     PLACEHOLDERS,
     Example,
+    Parent,
     PromptError,
     TaskFacts,
+    build_edit_prompt,
     build_prompt,
     check_length,
+    choose_stops,
+    choose_template,
     fit_prompt,
     load_template,
     render_prompt,
@@ -52,6 +63,40 @@ def test_plain_prompt_is_the_line_that_the_seed_model_was_trained_on() -> None:
     prompt = build_prompt(load_template("auto", PLAIN), DIGITS, BudgetConfig(parameters=500_000))
     assert prompt == "# 1x8x8 -> 10 classes, at most 500000 parameters\n"
     assert prompt == grammar.prompt((1, 8, 8), 10, 500_000)
+
+
+def test_plain_edit_prompt_is_the_one_that_the_seed_model_was_trained_on() -> None:
+    template = load_template("auto", PLAIN, edits=True)
+    parent = Parent("class Net:\n    pass\n", 0.634, 4321)
+    prompt = build_edit_prompt(template, DIGITS, BudgetConfig(), parent, "smaller", "search_replace")
+    assert prompt == grammar.edit_prompt((1, 8, 8), 10, 500_000, parent.code, 0.634, 4321, "smaller")
+    assert "accuracy 63 %, 4321 parameters; wanted: fewer parameters\nclass Net:\n    pass\n" in prompt
+
+
+@pytest.mark.parametrize("form", ["search_replace", "unified_diff"])
+def test_instruct_edit_prompt_shows_the_parent_what_was_measured_what_is_wanted_and_the_format(form: str) -> None:
+    template = load_template("auto", CHAT, edits=True)
+    parent = Parent("class Net:\n    pass\n", 0.634, 4321)
+    prompt = build_edit_prompt(template, DIGITS, BudgetConfig(parameters=777), parent, "different", form)
+    for expected in (parent.code, "63 %", "4321", "another idea", "777", "(N, 1, 8, 8)"):
+        assert expected in prompt
+    assert ("<<<<<<< SEARCH" in prompt) == (form == "search_replace")
+    assert ("```diff" in prompt) == (form == "unified_diff")
+    assert "$" not in prompt
+
+
+def test_edit_template_of_ones_own_knows_its_own_placeholders(tmp_path: Path) -> None:
+    file = tmp_path / "mine.txt"
+    file.write_text(" ".join(f"<${{{name}}}>" for name in EDIT_PLACEHOLDERS))
+    parent = Parent("class Net: pass", 0.5, 9)
+    template = load_template(str(file), PLAIN, edits=True)
+    assert "<class Net: pass> <50> <9> <higher accuracy>" in build_edit_prompt(
+        template, DIGITS, BudgetConfig(), parent, "accuracy", "search_replace"
+    )
+    with pytest.raises(PromptError, match=r"unknown placeholders: \$\{parent\}"):
+        load_template(str(file), PLAIN)
+    with pytest.raises(PromptError, match=r"delta\.template 'nowhere\.txt' cannot be read"):
+        load_template("nowhere.txt", PLAIN, edits=True)
 
 
 def test_instruct_prompt_names_all_facts_and_shows_the_examples() -> None:
@@ -91,6 +136,51 @@ def test_wrong_placeholder_is_an_error_that_lists_the_allowed_ones(tmp_path: Pat
 def test_missing_template_is_an_error_that_names_the_choices(tmp_path: Path) -> None:
     with pytest.raises(PromptError, match=r"nowhere\.txt.*auto, plain, instruct"):
         load_template(str(tmp_path / "nowhere.txt"), PLAIN)
+
+
+def test_auto_is_base_for_a_model_that_is_neither_a_chat_model_nor_a_seed_model(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    model = ModelConfig(path=str(tmp_path))
+    assert choose_template("auto", model) == "base"
+    assert choose_template("auto", ModelConfig(path="seed")) == "plain"
+    assert choose_template("auto", ModelConfig(path=str(seed_model.folder()))) == "plain"
+    assert choose_template("auto", CHAT) == "instruct"
+    assert choose_template("plain", model) == "plain"
+
+
+def test_base_prompt_is_python_that_a_model_can_continue() -> None:
+    template = load_template("base", PLAIN)
+    facts = TaskFacts("cifar10", 3, 32, 48, 17)
+    examples = [Example(f"class Net:\n    width = {width}", 0.5) for width in (1, 2)]
+    prompt = build_prompt(template, facts, BudgetConfig(parameters=123_456), examples, ProtocolConfig(lr=0.037))
+    for expected in ("cifar10", "(N, 3, 32, 48)", "17 classes", "123456", "0.037", "in_shape, out_shape, prm, device"):
+        assert expected in prompt
+    for number, example in enumerate(examples, start=1):
+        assert f"# ==== net_{number}.py, accuracy 50.0 % ====\n{example.code}\n" in prompt
+    tree = ast.parse(prompt)
+    assert sum(isinstance(node, ast.ClassDef) for node in tree.body) == 4
+    assert prompt.endswith(" ====\n")
+    assert shows_examples(template)
+
+
+def test_the_small_networks_in_the_built_in_prompts_keep_the_contract() -> None:
+    base = build_prompt(load_template("base", PLAIN), DIGITS, BudgetConfig()).split(f"\n{MARK}")[1:-1]
+    shown = [file.partition("\n")[2] for file in base]
+    instruct = build_prompt(load_template("instruct", CHAT), DIGITS, BudgetConfig())
+    shown.append(instruct[instruct.index("import torch\n") : instruct.index("Rules\n")])
+    assert len(shown) == 3
+    for text in shown:
+        program = parse_completion(text)
+        assert isinstance(program, Program)
+        assert check_contract(program, screens=True) is None
+        assert isinstance(build_program(program.code, (1, 1, 8, 8), (10,), {}, BudgetConfig()), Build)
+
+
+def test_a_completion_of_the_base_prompt_ends_where_a_next_program_would_begin() -> None:
+    config = RunConfig(generation=GenerationConfig(template="base", stop=("END",)))
+    assert choose_stops(config) == ("END", f"\n{MARK}")
+    assert f"\n{MARK}" in load_template("base", PLAIN)
+    assert choose_stops(RunConfig()) == ()
 
 
 def test_auto_style_follows_the_tokenizer(

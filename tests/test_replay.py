@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from nas_ray.config import FinetuneConfig
+from nas_ray.outcome import Outcome, Stage
 from nas_ray.replay import Pair, choose_pairs, is_held_out
+from nas_ray.schema import CandidateRow
 
 
 def pairs_of(cycles: int, each: int) -> list[Pair]:
@@ -84,3 +86,13 @@ def test_a_program_met_twice_counts_once() -> None:
 def test_no_pairs_give_an_empty_set() -> None:
     chosen = choose_pairs([], FinetuneConfig(), 0, seed=0)
     assert (chosen.training, chosen.held_out) == ((), ())
+
+
+@pytest.mark.parametrize(("mode", "patch", "answer"), [("full", "", "code"), ("delta", "edit", "edit")])
+def test_an_edit_teaches_as_an_edit_and_a_whole_program_as_a_whole(mode: str, patch: str, answer: str) -> None:
+    row = CandidateRow(
+        run="r", cycle=1, index=2, outcome=Outcome.VALID, stage=Stage.TRAIN, id="aa", prompt="prompt", code="code",
+        accuracy=0.5, mode=mode, patch=patch,
+    )  # fmt: skip
+    pair = Pair.of(row)
+    assert (pair.prompt, pair.answer, pair.code) == ("prompt", answer, "code")

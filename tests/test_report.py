@@ -12,11 +12,12 @@ import pytest
 from sample_run import add_candidate, make_row, make_run
 
 from nas_ray.chart import Series, draw_lines
-from nas_ray.config import RunConfig
+from nas_ray.config import RunConfig, SelectionConfig
 from nas_ray.interval import Interval
 from nas_ray.leaderboard import rank
 from nas_ray.outcome import Outcome, Stage
 from nas_ray.report import render_report, write_report
+from nas_ray.scatter import draw_scatter
 from nas_ray.schema import NodeRow
 from nas_ray.store import Store
 
@@ -105,6 +106,33 @@ def test_accounts_that_do_not_add_up_are_on_the_page(tmp_path: Path) -> None:
     store = make_run(tmp_path / "run", cycles=1)
     store.append_cycle(replace(store.cycles()[0], cycle=1))
     assert "do not add up" in render_report(store)
+
+
+def test_a_scatter_has_a_dot_for_each_known_cost_and_one_more_for_each_of_the_front() -> None:
+    rows = [
+        replace(make_row(0, index, (Outcome.VALID, Stage.TRAIN), random.Random(index)), parameters=parameters)
+        for index, parameters in enumerate((10, 1000, 0, None))
+    ]
+    svg = draw_scatter(rows, rows[:1], "parameters")
+    parse(svg)
+    assert svg.count("<circle") == 3
+    assert svg.count("<title>") == 1
+    assert "2 novel valid candidates" in svg
+    assert ">1,000<" in svg
+    assert draw_scatter(rows, [], "latency") == ""
+    parse(draw_scatter(rows[:1], rows[:1], "parameters"))  # no spread
+
+
+def test_the_page_draws_the_goals_of_the_run(tmp_path: Path) -> None:
+    selection = SelectionConfig(goals=("accuracy", "flops", "latency"))
+    store = Store.create(tmp_path / "run", RunConfig(selection=selection))
+    row = replace(make_row(0, 0, (Outcome.VALID, Stage.TRAIN), random.Random(0)), flops=5, parameters=5)
+    add_candidate(store, row)
+    page = render_report(store)
+    assert "accuracy against FLOPs of one image" in page
+    assert "accuracy against latency" not in page  # none was measured
+    add_candidate(store, replace(row, index=1, id="b", latency_ms=0.25))
+    assert "accuracy against latency of one image, ms" in render_report(store)
 
 
 def test_a_chart_draws_each_point_once_and_leaves_gaps() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -234,6 +235,62 @@ def test_a_forged_success_scores_no_better_than_chance(sandbox: Sandbox) -> None
     assert measurement.accuracy is None or measurement.accuracy < 0.2
 
 
+@pytest.mark.parametrize("latency_ms", [-1.0, float("nan"), float("inf")])
+def test_a_forged_latency_that_cannot_be_is_malformed(latency_ms: float) -> None:
+    with pytest.raises(MalformedMessage):
+        decode(encode(Trained(0.1, 0, (0.0,), latency_ms)))
+
+
+def test_seed_and_epochs_of_a_training_take_the_place_of_the_protocols(sandbox: Sandbox) -> None:
+    usual, other, longer = sandbox.evaluate(GOOD), sandbox.evaluate(GOOD, seed=1), sandbox.evaluate(GOOD, epochs=3)
+    assert [one.epochs for one in (usual, other, longer)] == [1, 1, 3]
+    assert len({one.loss for one in (usual, other, longer)}) == 3
+    assert longer.loss is not None
+    assert usual.loss is not None
+    assert longer.loss < usual.loss
+    with Sandbox("cpu", load_dataset(DatasetConfig()), ProtocolConfig(epochs=3), BUDGET) as same:
+        assert same.evaluate(GOOD, seed=0).loss == longer.loss
+
+
+def test_the_time_limit_grows_with_the_epochs(impatient: Sandbox) -> None:
+    code = "import time\n" + GOOD.replace("x = F.relu", "time.sleep(0.02); x = F.relu", 1)
+    assert impatient.evaluate(code, epochs=4).outcome is Outcome.VALID
+    assert impatient.evaluate(code.replace("0.02", "0.5"), epochs=1).outcome is Outcome.TIMEOUT
+
+
+@pytest.fixture(scope="module")
+def hasty() -> Iterator[Sandbox]:
+    """With a latency budget."""
+    budget = BUDGET.model_copy(update={"latency_ms": 20.0})
+    with Sandbox("cpu", load_dataset(DatasetConfig()), ProtocolConfig(), budget) as sandbox:
+        yield sandbox
+
+
+def test_a_latency_over_the_budget_is_too_large_and_names_it(hasty: Sandbox) -> None:
+    fast = hasty.evaluate(GOOD)
+    assert fast.outcome is Outcome.VALID, fast
+    assert fast.latency_ms is not None
+    assert 0 < fast.latency_ms <= 20
+    pause = "import time\nif not self.training and len(x) == 1: time.sleep(0.05)\n"
+    slow = write_program(
+        "self.head = nn.Linear(in_shape[1] * in_shape[2] * in_shape[3], out_shape[0])",
+        pause + "return self.head(x.flatten(1))",
+    )
+    measurement = hasty.evaluate(slow)
+    assert measurement.outcome is Outcome.TOO_LARGE
+    assert re.fullmatch(r"latency [\d.]+ ms > 20 allowed", measurement.detail), measurement
+    assert measurement.accuracy is None
+    assert measurement.latency_ms is not None
+    assert hasty.train(slow, 1 << 20).measurement.outcome is Outcome.VALID
+
+
+def test_a_program_that_fails_on_a_single_image_has_no_latency(sandbox: Sandbox, hasty: Sandbox) -> None:
+    code = GOOD.replace("x = F.relu", "assert len(x) > 1\n        x = F.relu", 1)
+    measurement = sandbox.evaluate(code)
+    assert (measurement.outcome, measurement.latency_ms) == (Outcome.VALID, None)
+    assert hasty.evaluate(code).detail == "latency unknown, because forward fails on a single image; 20 ms allowed"
+
+
 def test_the_child_holds_no_validation_labels_and_no_environment_of_ours(bare: Sandbox) -> None:
     needle = load_dataset(DatasetConfig()).validation_labels[:40].tobytes().hex()
     code = f"""
@@ -309,8 +366,15 @@ MESSAGES = st.one_of(
         st.binary(min_size=8, max_size=8).map(bytes.hex),
         st.sampled_from(["meta", "cpu"]),
         st.floats(0, 1e6),
+        st.integers(0, 2**32 - 1),
     ),
-    st.builds(Trained, st.floats(0, 1e6), st.integers(0, 2**63 - 1), st.lists(st.floats(0, 9), max_size=64).map(tuple)),
+    st.builds(
+        Trained,
+        st.floats(0, 1e6),
+        st.integers(0, 2**63 - 1),
+        st.lists(st.floats(0, 9), max_size=64).map(tuple),
+        st.floats(0, 1e6),
+    ),
     st.builds(Failed, st.sampled_from(CLAIMABLE), st.just("ValueError"), st.just("line 3: no")),
 )
 

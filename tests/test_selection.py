@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass, replace
 from itertools import permutations
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from nas_ray.config import SelectionConfig
@@ -22,6 +23,9 @@ class Row:
     outcome: str
     novel: bool
     accuracy: float | None
+    parameters: int | None = None
+    flops: int | None = None
+    latency_ms: float | None = None
 
 
 def rows_of(*accuracies: float | None, cycle: int = 0) -> list[Row]:
@@ -97,6 +101,79 @@ def test_other_cycles_are_passed_over() -> None:
     assert [row.id for row in select(rows, SelectionConfig(quantile=0.5), 1).elites] == ["1-0"]
 
 
+def sized(*sizes: tuple[float, int | None]) -> list[Row]:
+    """One valid row for each (accuracy, parameters)."""
+    rows = rows_of(*[accuracy for accuracy, _ in sizes])
+    return [replace(row, parameters=parameters) for row, (_, parameters) in zip(rows, sizes, strict=True)]
+
+
+SMALL_AND_GOOD = SelectionConfig(quantile=0.5, goals=("accuracy", "parameters"))
+
+
+def test_with_two_goals_a_small_network_is_an_elite_beside_a_better_larger_one() -> None:
+    rows = sized((0.9, 9000), (0.88, 9500), (0.6, 100), (0.5, 200))
+    assert indices(select(rows, SMALL_AND_GOOD, 0).elites) == [0, 2]
+    assert indices(select(rows, SelectionConfig(quantile=0.5), 0).elites) == [0, 1]
+
+
+def test_with_two_goals_the_front_comes_first_then_its_ends_then_the_roomier_places() -> None:
+    front = sized((0.9, 10_000), (0.89, 9_000), (0.7, 1_000), (0.3, 100), (0.29, 5_000), (0.2, 20_000))
+    config = SelectionConfig(quantile=1.0, goals=("accuracy", "parameters"))
+    assert indices(select(front, config, 0).elites) == [0, 3, 2, 1, 4, 5]
+
+
+def test_with_two_goals_the_threshold_is_the_bar_and_nothing_below_it_is_an_elite() -> None:
+    config = SelectionConfig(quantile=1.0, threshold=0.4, goals=("accuracy", "parameters"))
+    selection = select(sized((0.9, 9000), (0.1, 1), (0.4, 5000)), config, 0)
+    assert indices(selection.elites) == [0, 2]
+    assert selection.bar == 0.4
+    assert select(sized((0.9, 9000)), SMALL_AND_GOOD, 0).bar is None
+
+
+def test_with_two_goals_one_that_was_not_measured_is_the_worst() -> None:
+    rows = sized((0.9, None), (0.9, 100), (0.2, 5000), (0.1, 6000))
+    assert indices(select(rows, SMALL_AND_GOOD, 0).elites)[0] == 1
+    assert indices(select(rows, SMALL_AND_GOOD, 0).elites)[1] == 0  # what is left has fewer places than rows
+
+
+def test_with_two_goals_top_ups_follow_in_the_same_order() -> None:
+    config = SelectionConfig(quantile=0.25, top_up_to=2, goals=("accuracy", "parameters"))
+    rows = sized((0.9, 10), (0.8, 500), (0.75, 600), (0.2, 20))
+    selection = select(rows, config, 0)
+    assert indices(selection.elites) == [0]
+    assert indices(selection.top_ups) == [1]
+    assert selection.bar is None
+
+
+def test_with_two_goals_a_candidate_that_is_not_novel_is_no_elite() -> None:
+    rows = [replace(row, novel=row.index != 0) for row in sized((0.9, 10), (0.8, 500))]
+    assert indices(select(rows, SMALL_AND_GOOD, 0).elites) == [1]
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.floats(0, 1), st.none() | st.integers(0, 10**6)), max_size=25),
+    st.floats(0.01, 1),
+    st.none() | st.floats(0, 1),
+    st.randoms(use_true_random=False),
+)
+def test_with_two_goals_nothing_left_out_dominates_an_elite_in_any_order_of_rows(
+    sizes: list[tuple[float, int | None]], quantile: float, threshold: float | None, order: random.Random
+) -> None:
+    rows = sized(*sizes)
+    config = SelectionConfig(quantile=quantile, threshold=threshold, goals=("accuracy", "parameters"))
+    elites = select(rows, config, 0).elites
+    assert select(order.sample(rows, len(rows)), config, 0).elites == elites
+    for elite in elites:
+        for other in set(rows) - set(elites):
+            no_worse = (other.accuracy or 0) >= (elite.accuracy or 0) and cost(other) <= cost(elite)
+            assert not (no_worse and (other.accuracy != elite.accuracy or cost(other) < cost(elite)))
+
+
+def cost(row: Row) -> float:
+    return float("inf") if row.parameters is None else row.parameters
+
+
 @pytest.mark.parametrize("accuracy", [None, float("nan"), 1.5])
 def test_a_valid_row_without_a_sound_accuracy_is_refused(accuracy: float | None) -> None:
     row = Row(0, 0, "abc", Outcome.VALID, True, accuracy)
@@ -104,6 +181,7 @@ def test_a_valid_row_without_a_sound_accuracy_is_refused(accuracy: float | None)
         select([row], SelectionConfig(), 0)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.one_of(st.none(), st.floats(0, 1)), max_size=30),
     st.one_of(st.none(), st.floats(0, 1)),

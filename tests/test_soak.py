@@ -24,7 +24,7 @@ from hostile_acts import ESCAPED, LEFTOVER
 from hostile_programs import HostileProgram, hostile_programs
 
 from actors.trial_pool import TrialPool
-from nas_ray.candidate import Measurement
+from nas_ray.candidate import Measurement, Trial
 from nas_ray.config import BudgetConfig, ContainmentConfig, DatasetConfig, ResourceConfig, RunConfig
 from nas_ray.datasets import load_dataset
 from nas_ray.grammar import sample_program
@@ -172,7 +172,7 @@ def draw_programs(count: int) -> list[HostileProgram]:
 def run_wave(pool: TrialPool, programs: list[tuple[int, str]]) -> dict[int, Measurement]:
     """Measures programs under their numbers; fails if one comes twice, or not at all."""
     for number, code in programs:
-        pool.submit((0, number), code)
+        pool.submit((0, number), Trial(code, CONFIG.dataset.name, CONFIG.protocol.seed, (1,)))
     found: dict[int, Measurement] = {}
     deadline = time.monotonic() + 60 + 10 * len(programs)
     while len(found) < len(programs) and time.monotonic() < deadline:
@@ -194,7 +194,7 @@ def find_slots(pool: TrialPool) -> list[Slot]:
 
 @pytest.fixture
 def pool(ray_session: None) -> Iterator[TrialPool]:
-    pool = TrialPool(CONFIG, load_dataset(CONFIG.dataset))
+    pool = TrialPool(CONFIG, {CONFIG.dataset.name: load_dataset(CONFIG.dataset)})
     yield pool
     pool.close()
 

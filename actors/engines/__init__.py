@@ -16,7 +16,7 @@ from typing import Protocol
 
 from nas_ray.candidate import Completion, GenerationRequest
 from nas_ray.config import ModelConfig, RunConfig
-from nas_ray.model_folder import weight_bytes
+from nas_ray.model_folder import resolve_model, weight_bytes
 from nas_ray.threads import PASSIVE_THREADS
 
 logger = logging.getLogger(__name__)
@@ -92,15 +92,28 @@ def prepare_process(config: ModelConfig) -> None:
 
 
 def choose_engine(config: RunConfig) -> str:
-    """The engine's name; `engine: auto` is vLLM where it can be imported, else transformers. Trying takes seconds."""
+    """The engine's name; `engine: auto` is vLLM where it can run the model, else transformers. Trying takes seconds."""
     if config.model.engine != "auto":
         return config.model.engine
+    refusal = vllm_refusal(config.model.path)
+    if refusal:
+        logger.info("%s; using transformers", refusal)
+    return "transformers" if refusal else "vllm"
+
+
+def vllm_refusal(path: str | None) -> str:
+    """Why vLLM cannot run the model at `path` with adapters; "" where nothing speaks against it. Imports vLLM.
+
+    None for the path: only whether vLLM can be imported.
+    """
     try:
         importlib.import_module("vllm")
     except Exception as error:  # a broken installation fails in many ways, all of which mean: not this one
-        logger.info("vLLM cannot be imported (%s: %s); using transformers", type(error).__name__, error)
-        return "transformers"
-    return "vllm"
+        return f"vLLM cannot be imported ({type(error).__name__}: {error})"
+    from actors.engines.vllm import find_unadaptable
+
+    unadaptable = find_unadaptable(resolve_model(path)) if path else ""
+    return f"vLLM takes no adapters for {unadaptable}" if unadaptable else ""
 
 
 def open_engine(config: RunConfig) -> Engine:

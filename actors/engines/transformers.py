@@ -8,6 +8,7 @@ Symbols: B rows of a batch, T positions seen so far, V words in the vocabulary.
 
 from __future__ import annotations
 
+import inspect
 import random
 import time
 from collections import deque
@@ -23,7 +24,7 @@ from actors.engines import EngineError, EngineStatistics, check_adapter
 from nas_ray.candidate import Completion, GenerationRequest
 from nas_ray.config import GenerationConfig, RunConfig
 from nas_ray.model_folder import choose_style, resolve_model
-from nas_ray.prompts import check_length, render_prompt
+from nas_ray.prompts import check_length, choose_stops, render_prompt
 
 
 @dataclass(slots=True)
@@ -59,6 +60,7 @@ class TransformersEngine:
         self._generation = config.generation
         folder = resolve_model(config.model.path)
         self._style = choose_style(config.model)
+        self._stops = choose_stops(config)
         self._device = torch.device("cuda" if config.model.gpus > 0 and torch.cuda.is_available() else "cpu")
         dtype = config.model.dtype
         if dtype == "auto":
@@ -70,6 +72,8 @@ class TransformersEngine:
             raise EngineError(f"transformers cannot load {folder!r}: {type(error).__name__}: {error}") from error
         self._model.to(self._device).eval()
         self._ends = _end_tokens(self._model, self._tokenizer)
+        # State-space models call their cache by another name, and take no mask once they have read the prompt.
+        self._recurrent = "cache_params" in inspect.signature(self._model.forward).parameters
         self._waiting: deque[_Row] = deque()
         self._batches: list[_Batch] = []
         self._adapter: str | None = None
@@ -126,13 +130,16 @@ class TransformersEngine:
     def _advance(self, batch: _Batch) -> None:
         """One forward pass, of the whole prompt the first time and of one token afterwards, and one draw a row."""
         positions = (batch.seen.cumsum(1) - 1).clamp(min=0)[:, -batch.next_tokens.shape[1] :]
+        mask, cache = batch.seen, {"past_key_values": batch.cache}
+        if self._recurrent:
+            mask, cache = None if batch.rows[0].written else mask, {"cache_params": batch.cache}
         logits = self._model(
             input_ids=batch.next_tokens,
-            attention_mask=batch.seen,
+            attention_mask=mask,
             position_ids=positions,
-            past_key_values=batch.cache,
             use_cache=True,
             logits_to_keep=1,
+            **cache,
         ).logits[:, -1]  # (B, V)
         uniform = torch.tensor([row.draws.random() for row in batch.rows], dtype=torch.float64, device=self._device)
         batch.next_tokens = draw_tokens(logits, uniform, self._generation)[:, None]
@@ -143,25 +150,39 @@ class TransformersEngine:
     def _release(self, batch: _Batch) -> list[_Row]:
         """Take the rows that ended out of the batch and of its cache."""
         limit = self._generation.max_tokens
-        ended = [row.written[-1] in self._ends or len(row.written) >= limit for row in batch.rows]
+        ended = [self._stopped(row) or len(row.written) >= limit for row in batch.rows]
         if not any(ended):
             return []
         finished = [row for row, end in zip(batch.rows, ended, strict=True) if end]
         batch.rows = [row for row, end in zip(batch.rows, ended, strict=True) if not end]
         if batch.rows:
             kept = torch.tensor([place for place, end in enumerate(ended) if not end], device=self._device)
-            batch.cache.batch_select_indices(kept)
+            batch.cache.reorder_cache(kept)  # batch_select_indices leaves the states of recurrent layers as they are
             batch.seen, batch.next_tokens = batch.seen[kept], batch.next_tokens[kept]
         return finished
 
+    def _stopped(self, row: _Row) -> bool:
+        """True where the program ends with an end token, or with a text that ends a completion."""
+        if row.written[-1] in self._ends:
+            return True
+        if not self._stops:
+            return False
+        longest = max(len(stop.encode()) for stop in self._stops)  # bytes; a token that is written has one at least
+        tail = self._tokenizer.decode(row.written[-2 * longest :])
+        return any(stop in tail for stop in self._stops)
+
     def _finish(self, row: _Row, now: float) -> Completion:
-        stopped = row.written[-1] in self._ends
+        stopped = self._stopped(row)
+        written = row.written[:-1] if row.written[-1] in self._ends else row.written
+        text = self._tokenizer.decode(written, skip_special_tokens=True)
+        for stop in self._stops:
+            text = text.partition(stop)[0]
         completion = Completion(
             cycle=row.request.cycle,
             index=row.request.index,
             prompt=row.request.prompt,
             seed=row.request.seed,
-            text=self._tokenizer.decode(row.written[:-1] if stopped else row.written, skip_special_tokens=True),
+            text=text,
             tokens=len(row.written),
             prompt_tokens=len(row.prompt),
             seconds=now - row.submitted,

@@ -16,7 +16,7 @@ from actors.engines import EngineError, EngineStatistics, check_adapter
 from nas_ray.candidate import Completion, GenerationRequest
 from nas_ray.config import RunConfig
 from nas_ray.model_folder import choose_style, resolve_model
-from nas_ray.prompts import check_length, render_prompt
+from nas_ray.prompts import check_length, choose_stops, render_prompt
 
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the LoRA ranks that vLLM can be opened for
 _GIB = 1 << 30
@@ -32,6 +32,7 @@ class VllmEngine:
         self._generation = config.generation
         self._folder = resolve_model(config.model.path)
         self._style = choose_style(config.model)
+        self._stops = list(choose_stops(config))
         self._rank = config.finetune.rank
         try:
             self._engine = self._open()
@@ -99,6 +100,7 @@ class VllmEngine:
             top_p=self._generation.top_p,
             top_k=self._generation.top_k,
             max_tokens=self._generation.max_tokens,
+            stop=self._stops,
             seed=request.seed,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
@@ -170,6 +172,25 @@ class VllmEngine:
     def close(self) -> None:
         self._running.clear()
         self._engine.engine_core.shutdown()
+
+
+def find_unadaptable(folder: str) -> str:
+    """The model's architecture, if it is one of those that vLLM serves without LoRA (GPT-2, Mamba); else "".
+
+    On a GPU it is not looked for: that would import the model's class beside the engine's own inspection of it.
+    """
+    from transformers import AutoConfig
+    from vllm import ModelRegistry
+    from vllm.model_executor.models.interfaces import supports_lora
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        return ""
+    for architecture in AutoConfig.from_pretrained(folder).architectures or ():
+        known = ModelRegistry.models.get(architecture)
+        if known is not None and not supports_lora(known.load_model_cls()):
+            return str(architecture)
+    return ""
 
 
 def _register_architectures(registry: Any, folder: str) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nas_ray.config import DatasetConfig
+from nas_ray.config import DatasetConfig, RunConfig
 from nas_ray.datasets.dataset import Dataset, DatasetError, DecodedImages, Labels, Pixels, check_images
 from nas_ray.datasets.digits import read_digits
 from nas_ray.datasets.idx import read_idx_set
@@ -88,6 +88,11 @@ def load_dataset(config: DatasetConfig, resolution: int | None = None, *, downlo
         test_images=test_images,
         test_labels=test_labels,
     )
+
+
+def load_datasets(config: RunConfig) -> dict[str, Dataset]:
+    """Every data set of a run by its name, the first one first. Raises `DatasetError` as `load_dataset` does."""
+    return {one.name: load_dataset(one, config.protocol.resolution) for one in (config.dataset, *config.also)}
 
 
 def dataset_names() -> list[str]:

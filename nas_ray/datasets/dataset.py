@@ -8,7 +8,7 @@ Shapes: N images, C channels, H and W pixels. Pixels are uint8 (0 .. 255), label
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,20 @@ class Dataset:
     validation_labels: Labels
     test_images: Pixels
     test_labels: Labels
+    appended_test: int = 0  # so many of the validation images, the last ones, are test images: see `append_test`
+
+
+def append_test(dataset: Dataset) -> Dataset:
+    """The data set with the test images behind the validation images, so that one training predicts both.
+
+    They are graded apart. Only what does not choose any more may ask for this: an export, a final round.
+    """
+    return replace(
+        dataset,
+        validation_images=np.concatenate([dataset.validation_images, dataset.test_images]),
+        validation_labels=np.concatenate([dataset.validation_labels, dataset.test_labels]),
+        appended_test=len(dataset.test_labels),
+    )
 
 
 def in_shape(dataset: Dataset) -> tuple[int, int, int, int]:

@@ -6,6 +6,8 @@ prompt or a program. Nothing here imports torch.
 
 import random
 
+from nas_ray.deltas import DIVIDER, REPLACE, SEARCH, WANTED, write_delta
+from nas_ray.grammar.edits import sample_drill, sample_edit
 from nas_ray.grammar.mistakes import spoil
 from nas_ray.grammar.plan import Shape, pick, sample_plan
 from nas_ray.grammar.spelling import spell
@@ -23,6 +25,15 @@ def prompt(in_shape: Shape, classes: int, parameters: int) -> str:
     """The one line that asks the seed model for a program; `in_shape` is (C, H, W)."""
     channels, height, width = in_shape
     return f"# {channels}x{height}x{width} -> {classes} classes, at most {parameters} parameters\n"
+
+
+def edit_prompt(
+    in_shape: Shape, classes: int, parameters: int, parent: str, accuracy: float, size: int, wanted: str
+) -> str:
+    """What asks the seed model for an edit of a program with that `accuracy` (0 .. 1) and `size` (parameters)."""
+    measured = f"accuracy {round(100 * accuracy)} %, {size} parameters"
+    task = prompt(in_shape, classes, parameters)
+    return f"{task}# edit this: {measured}; wanted: {WANTED[wanted]}\n{parent.strip()}\n"
 
 
 def sample_program(
@@ -43,3 +54,23 @@ def sample_document(rng: random.Random, *, mistakes: float = MISTAKES) -> tuple[
     """Draw a task and a program for it: what the seed model is trained on, as (prompt, program)."""
     task = pick(rng, SHAPES), pick(rng, CLASSES), pick(rng, BUDGETS)
     return prompt(*task), sample_program(rng, *task, mistakes=mistakes)
+
+
+def sample_edit_document(rng: random.Random, *, mistakes: float = MISTAKES) -> tuple[str, str]:
+    """Draw a task, a program for it and an edit of that program, as (prompt, search-and-replace blocks).
+
+    Nothing is trained here, so the accuracy in the prompt is drawn too: it says nothing about the edit.
+    """
+    task = pick(rng, SHAPES), pick(rng, CLASSES), pick(rng, BUDGETS)
+    edited = sample_edit(rng, *task, mistakes=mistakes)
+    asked = edit_prompt(*task, edited.parent, rng.uniform(0.05, 0.99), edited.parameters, edited.wanted)
+    return asked, write_delta(edited.parent, edited.child, "search_replace")
+
+
+def sample_drill_document(rng: random.Random) -> tuple[str, str]:
+    """Draw an exercise in quoting lines exactly, as (prompt, one search-and-replace block that takes them out)."""
+    task = pick(rng, SHAPES), pick(rng, CLASSES), pick(rng, BUDGETS)
+    lines, quoted = sample_drill(rng, *task)
+    wanted = rng.choice(list(WANTED))
+    asked = edit_prompt(*task, lines, rng.uniform(0.05, 0.99), rng.randrange(1_000, 500_000), wanted)
+    return asked, "\n".join((SEARCH, *quoted, DIVIDER, REPLACE, ""))

@@ -7,7 +7,7 @@ that a model trained on the programs has room to learn.
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -142,6 +142,20 @@ def _draw(rng: random.Random, in_shape: Shape, classes: int, overpool: bool) -> 
         tuple(blocks) or (replace(shared, width=width, shrink="none", padded=True),),
         _head(rng),
     )
+
+
+def fit_blocks(blocks: Sequence[BlockPlan], style: str, in_shape: Shape) -> tuple[BlockPlan, ...]:
+    """Blocks of a plan that was changed, with what the spelling or the size of the maps cannot hold changed too."""
+    fitted: list[BlockPlan] = []
+    channels, size = in_shape[0], min(in_shape[1:])
+    for wanted in blocks:
+        block = _compatible(wanted, style, channels, size, overpool=False)
+        if style == "loop" and block.shrink != wanted.shrink and fitted:
+            break  # the maps are too small for one more turn of the loop
+        fitted.append(block)
+        size = _size_after(block, size)
+        channels = block.width * CHANNEL_FACTOR.get(block.shrink, 1)
+    return tuple(fitted)
 
 
 def _block(rng: random.Random) -> BlockPlan:

@@ -22,8 +22,9 @@ the environment, validation labels, forged accuracy and forged messages.
 
 NOT covered: holes in the kernel or, on a GPU, in its driver, which all candidates share; a GPU's memory and time, which
 nothing outside watches; looking (that a file exists, its size and times: `stat` is allowed); reading library code; how
-long a calculation takes and how warm a cache is. Parameters, FLOPs, the graph's signature and the training curve are
-the child's own word, which a program in the same process can forge: accuracy and loss alone are measured outside.
+long a calculation takes and how warm a cache is. Parameters, FLOPs, the graph's signature, depth, latency and the
+training curve are the child's own word, which a program in the same process can forge: accuracy and loss alone are
+measured outside.
 Below tier A also whatever the missing layer would have covered.
 """
 

@@ -27,7 +27,7 @@ from nas_ray.sandbox.confinement import CHANNEL, Confinement, confine_and_report
 from nas_ray.sandbox.memory import Layout, map_arrays, write_logits
 from nas_ray.sandbox.messages import Entered, Failed, Message, Step, Trained, encode
 from nas_ray.sandbox.weights import write_weights
-from nas_ray.training import Train, TrainingData, hyperparameters, train_and_predict
+from nas_ray.training import Train, TrainingData, hyperparameters, measure_latency, train_and_predict
 
 LOGITS = CHANNEL + 1  # the descriptor of the shared buffer
 
@@ -53,6 +53,8 @@ class Task:
     code: str
     in_shape: tuple[int, ...] = ()  # for "build"
     out_shape: tuple[int, ...] = ()
+    seed: int | None = None  # these two in place of the protocol's
+    epochs: int | None = None
 
 
 class Channel:
@@ -142,12 +144,13 @@ def _evaluate(setting: Setting, task: Task, channel: Channel, logits: int) -> Me
     channel.enter(Step.IMPORT)
     module = load_module(task.code)
     net = find_net(module)
-    prm = hyperparameters(setting.protocol)
+    protocol = setting.protocol.vary(seed=task.seed, epochs=task.epochs)
+    prm = hyperparameters(protocol)
     train: Train | None = None
-    if setting.protocol.kind == "candidate":
+    if protocol.kind == "candidate":
         channel.enter(Step.HYPERPARAMETERS)
         check_hyperparameters(module)
-        epochs, on_step = setting.protocol.epochs, lambda step: channel.enter(Step[step.upper()])
+        epochs, on_step = protocol.epochs, lambda step: channel.enter(Step[step.upper()])
         train = functools.partial(train_itself, prm=prm, epochs=epochs, on_step=on_step)
     networks: list[nn.Module] = []
 
@@ -170,14 +173,13 @@ def _evaluate(setting: Setting, task: Task, channel: Channel, logits: int) -> Me
         channel.enter(Step.PREDICT)
         return torch.from_numpy(map_arrays(channel.receive_handle(), [layout])[layout.name])
 
-    prediction = train_and_predict(
-        construct, setting.data, open_validation, setting.protocol, setting.device, prm, train
-    )
+    prediction = train_and_predict(construct, setting.data, open_validation, protocol, setting.device, prm, train)
     write_logits(logits, prediction.logits)
     if task.kind == "train":
         write_weights(logits, prediction.logits.nbytes, networks[0])
     peak = torch.cuda.max_memory_reserved() if setting.device.startswith("cuda") else 0
-    return Trained(prediction.train_seconds, peak, prediction.curve)
+    latency_ms = measure_latency(networks[0], setting.data, protocol, setting.device)  # last: it runs the program again
+    return Trained(prediction.train_seconds, peak, prediction.curve, latency_ms or 0.0)
 
 
 def _explain(error: BaseException, step: Step) -> Failed:

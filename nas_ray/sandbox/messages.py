@@ -20,8 +20,8 @@ PACKET_BYTES = 1024  # longer than any message; a longer packet is malformed
 
 _ENTERED, _BUILT, _TRAINED, _FAILED = 1, 2, 3, 4
 _STEP = struct.Struct("<BB")
-_BUILD = struct.Struct("<BQQQ16sBd")
-_TRAINING = struct.Struct(f"<BdQH{CURVE_POINTS}d")
+_BUILD = struct.Struct("<BQQQ16sBdI")
+_TRAINING = struct.Struct(f"<BdQdH{CURVE_POINTS}d")
 _FAILURE = struct.Struct("<BB64s448s")
 
 # The outcomes that a child may claim for itself; the others are the supervisor's to find.
@@ -91,6 +91,7 @@ class Trained:
     train_seconds: float
     device_peak_bytes: int  # 0 where the device has no memory of its own
     curve: tuple[float, ...]
+    latency_ms: float = 0.0  # see `nas_ray.training.measure_latency`; 0 where it could not be measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +134,11 @@ def encode(message: Message) -> bytes:
         case Build():
             graph, device = message.graph.encode(), _DEVICES.index(message.device)
             counts = (message.parameters, message.flops, message.activation_bytes)
-            return _BUILD.pack(_BUILT, *counts, graph, device, message.seconds)
-        case Trained(seconds, peak, curve):
+            return _BUILD.pack(_BUILT, *counts, graph, device, message.seconds, message.depth)
+        case Trained(seconds, peak, curve, latency_ms):
             points = list(curve[:CURVE_POINTS])
             padding = [0.0] * (CURVE_POINTS - len(points))
-            return _TRAINING.pack(_TRAINED, seconds, peak, len(points), *points, *padding)
+            return _TRAINING.pack(_TRAINED, seconds, peak, latency_ms, len(points), *points, *padding)
         case Failed(outcome, error_type, detail):
             return _FAILURE.pack(_FAILED, CLAIMABLE.index(outcome), _cut(error_type, 64), _cut(detail, 448))
 
@@ -154,19 +155,19 @@ def decode(packet: bytes) -> Message:
             raise MalformedMessage(f"unknown step {fields[0]}")
         return Entered(Step(fields[0]))
     if kind == _BUILT:
-        parameters, flops, activation_bytes, graph, device, seconds = fields
+        parameters, flops, activation_bytes, graph, device, seconds, depth = fields
         if not re.fullmatch(rb"[0-9a-f]{16}", graph) or device >= len(_DEVICES) or not math.isfinite(seconds):
             raise MalformedMessage("a build result with impossible fields")
         if max(parameters, flops, activation_bytes) >= 1 << 63:
             raise MalformedMessage("a build result with impossible sizes")
-        return Build(parameters, flops, activation_bytes, graph.decode(), _DEVICES[device], seconds)
+        return Build(parameters, flops, activation_bytes, graph.decode(), _DEVICES[device], seconds, depth)
     if kind == _TRAINED:
-        seconds, peak, count, *points = fields
+        seconds, peak, latency_ms, count, *points = fields
         if count > CURVE_POINTS or peak >= 1 << 63:
             raise MalformedMessage("a training result with impossible sizes")
-        if not all(map(math.isfinite, (seconds, *points))) or seconds < 0:
+        if not all(map(math.isfinite, (seconds, latency_ms, *points))) or min(seconds, latency_ms) < 0:
             raise MalformedMessage("a training result that is not finite")
-        return Trained(seconds, peak, tuple(points[:count]))
+        return Trained(seconds, peak, tuple(points[:count]), latency_ms)
     claimed, error_type, detail = fields
     if claimed >= len(CLAIMABLE):
         raise MalformedMessage(f"unknown outcome {claimed}")

@@ -74,6 +74,7 @@ class Sandbox:
         raise_walls: bool = True,
     ) -> None:
         self._device = device
+        self._protocol = protocol
         self._budget = budget
         self._containment = containment
         self._threads = threads
@@ -149,31 +150,44 @@ class Sandbox:
         outcome, detail, error_type = _name_ending(ending)
         return Rejection(outcome, Stage.BUILD, detail, error_type)
 
-    def evaluate(self, code: str) -> Measurement:
-        """Trains a program by the protocol and grades it on the validation split."""
-        return self._train(code, "evaluate", weights_room=0).measurement
+    def evaluate(self, code: str, *, seed: int | None = None, epochs: int | None = None) -> Measurement:
+        """Trains a program by the protocol, grades it on the validation split and holds it to the budget's latency.
 
-    def train(self, code: str, weights_room: int) -> Training:
-        """Like `evaluate`, and hands back the logits and the trained weights, which may take `weights_room` bytes."""
-        return self._train(code, "train", weights_room)
+        `seed` and `epochs` take the place of the protocol's; with more epochs than its own the time limit grows.
+        """
+        measured = self._train(code, "evaluate", 0, self._protocol.vary(seed=seed, epochs=epochs)).measurement
+        slow = self._excess_latency(measured)
+        if not slow:
+            return measured
+        refused = replace(measured, outcome=Outcome.TOO_LARGE, detail=slow, accuracy=None, loss=None)
+        return replace(refused, test_accuracy=None, test_loss=None)
 
-    def _train(self, code: str, kind: str, weights_room: int) -> Training:
+    def train(self, code: str, weights_room: int, *, seed: int | None = None, epochs: int | None = None) -> Training:
+        """Like `evaluate`, and hands back the logits and the trained weights, which may take `weights_room` bytes.
+
+        Here no latency is too long: what a search has let pass need not be as fast on another machine.
+        """
+        return self._train(code, "train", weights_room, self._protocol.vary(seed=seed, epochs=epochs))
+
+    def _train(self, code: str, kind: str, weights_room: int, protocol: ProtocolConfig) -> Training:
         if self._dataset is None:
             raise ValueError("this sandbox was made without a data set: it can build, not evaluate")
+        limits = self._limits(self._budget.train_seconds * max(1.0, protocol.epochs / self._protocol.epochs))
         shape = (len(self._dataset.validation_labels), self._dataset.classes)
         logits_bytes = shape[0] * shape[1] * 4
         order = self._draw_order(code)
         logits = create_buffer(logits_bytes + weights_room)
-        task = {"kind": kind, "code": code, "in_shape": (), "out_shape": ()}
+        recipe = {"seed": protocol.seed, "epochs": protocol.epochs}
+        task = {"kind": kind, "code": code, "in_shape": (), "out_shape": (), **recipe}
         start = time.monotonic()
         try:
             self.wait_until_ready()
             start = time.monotonic()  # a first start is the engine's time, not the candidate's
-            ending, output = self._run(task, self._limits(self._budget.train_seconds), logits, order)
+            ending, output = self._run(task, limits, logits, order)
             if isinstance(ending.message, Trained):
                 predicted = np.empty(shape, np.float32)
                 predicted[order] = read_logits(logits, shape)
-                accuracy, loss = grade(predicted, self._dataset.validation_labels)
+                accuracy, loss, test_accuracy, test_loss = self._grade(predicted)
                 weights = read_weights(logits, logits_bytes) if kind == "train" else b""
                 measurement = Measurement(
                     outcome=Outcome.VALID,
@@ -183,11 +197,15 @@ class Sandbox:
                     seconds=time.monotonic() - start,
                     accuracy=accuracy,
                     loss=loss,
+                    test_accuracy=test_accuracy,
+                    test_loss=test_loss,
                     curve=ending.message.curve,
                     train_seconds=min(ending.message.train_seconds, ending.seconds),
                     peak_memory_bytes=self._peak(ending, ending.message),
                     device=self._device,
                     output=output,
+                    epochs=protocol.epochs,
+                    latency_ms=min(ending.message.latency_ms, 1000 * ending.seconds) or None,
                 )
                 return Training(measurement, predicted, weights)
             outcome, detail, error_type = _name_ending(ending)
@@ -210,8 +228,26 @@ class Sandbox:
             peak_memory_bytes=peak or None,
             device=self._device,
             output=output,
+            epochs=protocol.epochs,
         )
         return Training(failure, None, b"")
+
+    def _grade(self, logits: NDArray[np.float32]) -> tuple[float, float, float | None, float | None]:
+        """Accuracy and loss on the validation split and, where the test images stand behind it, on the test split."""
+        assert self._dataset is not None
+        labels = self._dataset.validation_labels
+        count = len(labels) - self._dataset.appended_test
+        validation = grade(logits[:count], labels[:count])
+        return (*validation, *(grade(logits[count:], labels[count:]) if count < len(labels) else (None, None)))
+
+    def _excess_latency(self, measured: Measurement) -> str:
+        """What is too slow, for a person; empty where nothing is."""
+        allowed, found = self._budget.latency_ms, measured.latency_ms
+        if allowed is None or measured.outcome is not Outcome.VALID or (found is not None and found <= allowed):
+            return ""
+        if found is None:
+            return f"latency unknown, because forward fails on a single image; {allowed:g} ms allowed"
+        return f"latency {found:.3g} ms > {allowed:g} allowed"
 
     def close(self) -> None:
         """Ends the zygote and whatever it runs, and frees the data set's memory. May be called twice."""

@@ -160,7 +160,7 @@ def serve(stream: socket.socket, setting: Setting, scratch: str) -> None:
         if count_threads() != 1:
             send_reply(stream, Reply.FAILED, count_threads())
             return
-        task = Task(frame["kind"], frame["code"], tuple(frame["in_shape"]), tuple(frame["out_shape"]))
+        task = Task(**{**frame, "in_shape": tuple(frame["in_shape"]), "out_shape": tuple(frame["out_shape"])})
         try:
             pid = os.fork()
         except OSError as error:

@@ -1,4 +1,4 @@
-"""The folder of one run: `config.yaml`, five tables and the adapters. The source of truth of a search.
+"""The folder of one run: `config.yaml`, six tables and the adapters. The source of truth of a search.
 
 In: rows from the driver. Out: rows to anybody. One process writes (the first write takes the lock), any number reads.
 On an object store there is no lock: nothing stops two drivers there, and `driver()` cannot tell whether one is alive.
@@ -9,6 +9,7 @@ On an object store there is no lock: nothing stops two drivers there, and `drive
     evaluations/dataset=NAME/cycle=NNNN/part-*.parquet
     cycles/part-*.parquet                        one row for each finished cycle
     nodes/part-*.parquet                         one row for each node that candidates may have run on
+    final_rounds/part-*.parquet                  one row for each look at the test split
     adapters/NNNN/                               LoRA weights, one folder for each version
 """
 
@@ -25,7 +26,17 @@ import yaml
 
 from nas_ray.candidate import Completion
 from nas_ray.config import ConfigError, RunConfig, dump_config, parse_config
-from nas_ray.schema import ROWS, AnyRow, CandidateRow, CompletionRow, CycleRow, EvaluationRow, NodeRow, Row
+from nas_ray.schema import (
+    ROWS,
+    AnyRow,
+    CandidateRow,
+    CompletionRow,
+    CycleRow,
+    EvaluationRow,
+    FinalRoundRow,
+    NodeRow,
+    Row,
+)
 from nas_ray.store.lock import Driver, RunLock
 from nas_ray.store.parts import (
     folder_of,
@@ -134,6 +145,10 @@ class Store:
         """Record what keeps candidates in on one node."""
         self._append(row)
 
+    def append_final_round(self, row: FinalRoundRow) -> None:
+        """Record what a final round is going to train, before it does."""
+        self._append(row)
+
     def _append(self, row: AnyRow) -> None:
         key = _key(row)
         with self._mutex:
@@ -174,6 +189,10 @@ class Store:
     def nodes(self) -> list[NodeRow]:
         """Nodes in the order in which they were first seen; none in a folder from before they were kept."""
         return self._rows(NodeRow)
+
+    def final_rounds(self) -> list[FinalRoundRow]:
+        """Final rounds, the first one first; none where the test split was never looked at."""
+        return sorted(self._rows(FinalRoundRow), key=lambda row: row.round)
 
     def _rows(self, row: type[AnyRow], cycle: int | None = None) -> list[AnyRow]:
         folders = part_folders(self.place, row)

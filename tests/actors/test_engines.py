@@ -53,6 +53,19 @@ def write(engine: TransformersEngine, indices: list[int], prompt: str = PROMPT) 
     return drain(engine)
 
 
+def test_a_completion_ends_before_a_text_that_ends_it(tiny_model: Path, engine: TransformersEngine) -> None:
+    whole = write(engine, list(range(6)))
+    stop = next(done.text for done in whole.values() if len(done.text) > 8)[4:6]
+    config = make_config(tiny_model)
+    generation = config.generation.model_copy(update={"stop": (stop,)})
+    stopping = TransformersEngine(config.model_copy(update={"generation": generation}))
+    for index, done in write(stopping, list(range(6))).items():
+        head, found, _ = whole[index].text.partition(stop)
+        assert done.text == head
+        assert done.finish_reason == ("stop" if found else whole[index].finish_reason)
+        assert done.tokens <= whole[index].tokens
+
+
 def test_every_request_is_answered_once(engine: TransformersEngine) -> None:
     done = write(engine, list(range(11)))
     assert sorted(done) == list(range(11))

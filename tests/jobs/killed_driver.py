@@ -50,6 +50,8 @@ def arm(moment: str) -> None:
         die_before(Ledger, "add_completion", lambda ledger, done: len(ledger.unfinished(done.cycle)) >= 2)
     elif moment == "evaluation":  # an evaluation is kept, its candidate's final row is not
         die_before(Ledger, "add_candidate", lambda ledger, row: row.accuracy is not None)
+    elif moment == "rung":  # a candidate has some of its trainings behind it, others are under way or to come
+        die_before(Ledger, "add_evaluation", lambda ledger, row: row.epochs > 1)
     elif moment == "fine-tune":  # every candidate is final, the first epoch of the fine-tune is behind
         real_run = FinetuneWorkers.run
 
@@ -67,6 +69,9 @@ def arm(moment: str) -> None:
                 die()
 
         GeneratorHandle.swap = swap  # type: ignore[method-assign]
+    elif moment == "re-evaluation":  # of a final round, a test row is kept and its validation row is not
+        kept = iter(range(1000))
+        die_before(Store, "append_evaluation", lambda store, row: row.purpose != "search" and next(kept) == 3)
     elif moment == "compaction":  # the cycle is closed, its files are half merged
         real = Store.compaction_steps
 

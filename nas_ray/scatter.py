@@ -1,0 +1,90 @@
+"""Candidates as dots, accuracy against one cost, as SVG text for the report: no scripts, no fonts, no files.
+
+In: candidates and those of the Pareto front among them. Out: an `<svg>` element in a figure, coloured by the page.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+
+from nas_ray.pareto import Costed, goal_value
+from nas_ray.schema import CandidateRow
+
+WIDTH, HEIGHT = 640, 300
+LEFT, RIGHT, TOP, BOTTOM = 48, 16, 12, 34
+NAMES = {"parameters": "parameters", "flops": "FLOPs of one image", "latency": "latency of one image, ms"}
+MOST_TICKS = 8
+
+
+def draw_scatter(rows: Sequence[CandidateRow], front: Sequence[CandidateRow], cost: str) -> str:
+    """A dot for each of `rows`, a line through `front`; the cost on a logarithmic axis, accuracy in per cent.
+
+    `cost` is one of `NAMES`. What has no accuracy, or no cost above 0, is left out; without any dot the text is empty.
+    """
+    known = [row for row in rows if _is_known(row, cost)]
+    if not known:
+        return ""
+    costs = [_cost_of(row, cost) for row in known]
+    low, high = math.log10(min(costs)), math.log10(max(costs))
+
+    def place(row: CandidateRow) -> tuple[float, float]:
+        return _x_of(_cost_of(row, cost), low, high), _y_of(row.accuracy or 0.0)
+
+    parts = [
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="accuracy against {escape(NAMES[cost])}" '
+        'xmlns="http://www.w3.org/2000/svg">'
+    ]
+    for tenth in range(0, 11, 2):
+        y = _y_of(tenth / 10)
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{10 * tenth}</text>')
+    for tick in _ticks(low, high):
+        x = _x_of(tick, low, high)
+        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{tick:,.10g}</text>')
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    parts.append(f'<text x="{middle}" y="{HEIGHT - 3}" text-anchor="middle">{escape(NAMES[cost])}</text>')
+    parts.append('<g class="series-0 cloud">')
+    parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5"/>' for x, y in map(place, known)]
+    best = sorted((row for row in front if _is_known(row, cost)), key=lambda row: _cost_of(row, cost))
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in map(place, best))
+    parts.append(f'</g><g class="series-1"><polyline fill="none" points="{path}"/>')
+    for row in best:
+        x, y = place(row)
+        hint = f"{row.id}: {100 * (row.accuracy or 0.0):.2f} %, {_cost_of(row, cost):,.10g} {NAMES[cost]}"
+        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5"><title>{escape(hint)}</title></circle>')
+    parts.append("</g></svg>")
+    names = (
+        f'<li class="series-0">{len(known)} novel valid candidates, accuracy in %</li>'
+        f'<li class="series-1">Pareto front: {len(best)} that no other beats in both</li>'
+    )
+    return f'<figure>{"".join(parts)}<figcaption><ul class="legend">{names}</ul></figcaption></figure>'
+
+
+def _is_known(row: CandidateRow, cost: str) -> bool:
+    return row.accuracy is not None and bool(goal_value(row, cost))
+
+
+def _cost_of(row: Costed, cost: str) -> float:
+    return goal_value(row, cost) or 0.0
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round numbers within powers of ten: the tens alone where those are many enough, else also 2 and 5."""
+    powers = range(math.floor(low), math.ceil(high) + 1)
+    for steps in ((1, 2, 5), (1,)):
+        ticks = [step * 10.0**power for power in powers for step in steps]
+        inside = [tick for tick in ticks if low <= math.log10(tick) <= high]
+        if len(inside) <= MOST_TICKS:
+            break
+    return inside or [10.0**low]
+
+
+def _x_of(cost: float, low: float, high: float) -> float:
+    inner = WIDTH - LEFT - RIGHT - 24
+    return LEFT + 12 + inner * ((math.log10(cost) - low) / (high - low) if high > low else 0.5)
+
+
+def _y_of(share: float) -> float:
+    return TOP + (HEIGHT - TOP - BOTTOM) * (1 - share)
