@@ -20,7 +20,8 @@ import typer
 
 from jobs.containment import Unsafe, lower_floor
 from jobs.tables import percent
-from nas_ray.config import RunConfig, load_config
+from nas_ray.config import RunConfig
+from nas_ray.config_file import load_config
 from nas_ray.datasets import load_dataset
 from nas_ray.judgement import Judgement, judge_program
 from nas_ray.outcome import Outcome

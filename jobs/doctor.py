@@ -37,7 +37,8 @@ from jobs.nodes import ANSWER_SECONDS, BEST
 from jobs.rooms import MODEL_SECONDS
 from jobs.tables import open_console, percent
 from nas_ray.adapters import folder_within, remove_folder
-from nas_ray.config import ConfigError, DatasetConfig, RunConfig, load_config
+from nas_ray.config import DatasetConfig, RunConfig
+from nas_ray.config_file import ConfigError, load_config
 from nas_ray.datasets import Dataset, in_shape, load_dataset
 from nas_ray.diagnosis import (
     Finding,

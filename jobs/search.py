@@ -26,7 +26,8 @@ from jobs.live import Watcher
 from jobs.nodes import NodeGate
 from jobs.rooms import Rooms, open_rooms
 from jobs.stream import CycleStream
-from nas_ray.config import RunConfig, load_config
+from nas_ray.config import RunConfig
+from nas_ray.config_file import load_config
 from nas_ray.datasets import Dataset, load_datasets
 from nas_ray.finetune_report import FinetuneReport
 from nas_ray.generation_requests import RequestWriter

@@ -23,7 +23,7 @@ from rich.text import Text
 from jobs.containment import Unsafe, lower_floor
 from jobs.reevaluation import reevaluate
 from jobs.tables import ID_DIGITS, open_console, percent
-from nas_ray.config import override_config
+from nas_ray.config_file import override_config
 from nas_ray.interval import Interval
 from nas_ray.outcome import Outcome
 from nas_ray.rank_correlation import FEWEST

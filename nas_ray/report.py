@@ -19,7 +19,7 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
 from nas_ray.chart import Series, draw_lines
-from nas_ray.config import dump_config
+from nas_ray.config_file import dump_config
 from nas_ray.corpus_comparison import describe_corpus
 from nas_ray.final_round import FinalRound, read_rounds
 from nas_ray.funnel import STEPS, check_accounting

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nas_ray.config import ConfigError, ProtocolConfig, RunConfig, dump_config, load_config
+from nas_ray.config import ProtocolConfig, RunConfig
+from nas_ray.config_file import ConfigError, dump_config, load_config
 
 
 def mistakes(*overrides: str, source: Path | None = None) -> tuple[str, ...]:

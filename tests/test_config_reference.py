@@ -7,7 +7,8 @@ from pathlib import Path
 
 import yaml
 
-from nas_ray.config import RunConfig, parse_config
+from nas_ray.config import RunConfig
+from nas_ray.config_file import parse_config
 from nas_ray.config_reference import describe_config
 
 

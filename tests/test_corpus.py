@@ -8,7 +8,8 @@ from lemur_tree import lemur_program, networks, put_program, put_trials, trial
 from sample_run import make_run
 from transformers import AutoTokenizer
 
-from nas_ray.config import ConfigError, NoveltyConfig, RunConfig, parse_config
+from nas_ray.config import NoveltyConfig, RunConfig
+from nas_ray.config_file import ConfigError, parse_config
 from nas_ray.corpus import CorpusError, best_exemplars, read_corpus
 from nas_ray.corpus_comparison import compare_with_corpus, describe_corpus
 from nas_ray.datasets import load_dataset

@@ -10,7 +10,8 @@ import pytest
 from safetensors.torch import load_file
 
 from nas_ray import seed_model
-from nas_ray.config import RunConfig, load_config
+from nas_ray.config import RunConfig
+from nas_ray.config_file import load_config
 from nas_ray.datasets import load_dataset
 from nas_ray.diagnosis import (
     Finding,

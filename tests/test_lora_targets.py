@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from nas_ray import seed_model
-from nas_ray.config import FinetuneConfig, load_config
+from nas_ray.config import FinetuneConfig
+from nas_ray.config_file import load_config
 from nas_ray.finetune_report import FinetuneError
 from nas_ray.likelihood import World, encode_pairs, measure_nll
 from nas_ray.lora import train_adapter

@@ -9,7 +9,8 @@ import pytest
 import torch
 from packaging.requirements import Requirement
 
-from nas_ray.config import RunConfig, load_config
+from nas_ray.config import RunConfig
+from nas_ray.config_file import load_config
 from nas_ray.machine import (
     _compare_version,
     check_folder,

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from nas_ray.candidate import Build, Measurement
-from nas_ray.config import DatasetConfig, RunConfig, override_config
+from nas_ray.config import DatasetConfig, RunConfig
+from nas_ray.config_file import override_config
 from nas_ray.datasets import DatasetError
 from nas_ray.outcome import Outcome, Rejection, Stage
 from nas_ray.reevaluation import (

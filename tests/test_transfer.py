@@ -10,7 +10,8 @@ import pytest
 from sample_run import make_run
 
 from nas_ray import rank_correlation
-from nas_ray.config import DatasetConfig, RunConfig, override_config
+from nas_ray.config import DatasetConfig, RunConfig
+from nas_ray.config_file import override_config
 from nas_ray.leaderboard import rank
 from nas_ray.outcome import Outcome
 from nas_ray.reevaluation import ReevaluationError, read_scores

@@ -25,7 +25,8 @@ import pyarrow as pa
 import yaml
 
 from nas_ray.candidate import Completion
-from nas_ray.config import ConfigError, RunConfig, dump_config, parse_config
+from nas_ray.config import RunConfig
+from nas_ray.config_file import ConfigError, dump_config, parse_config
 from nas_ray.schema import (
     ROWS,
     AnyRow,
