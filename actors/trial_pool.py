@@ -53,6 +53,12 @@ class EvaluationError(RuntimeError):
     """Evaluation cannot go on: no place for a trial, or Tune itself failed."""
 
 
+def count_places(wants: Mapping[str, float], has: Mapping[str, float]) -> int:
+    """How many that want so much of each resource a node that has so much runs at once."""
+    shares = [has.get(name, 0.0) / amount for name, amount in wants.items() if amount > 0]
+    return int(min(shares) + 1e-9)  # three of 0.1 fit into 0.3
+
+
 class TrialPool:
     """Feeds one `Tuner.fit()` in a background thread. Methods are for one thread, the driver's.
 
@@ -118,11 +124,8 @@ class TrialPool:
     @property
     def capacity(self) -> int:
         """Trials that the cluster, as it is now and if nothing else used it, runs at once."""
-        places = 0
-        for node in ray.nodes():  # type: ignore[no-untyped-call]
-            if node["Alive"]:
-                shares = [node["Resources"].get(name, 0.0) / amount for name, amount in self._request().items()]
-                places += int(min(shares) + 1e-9)
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        places = sum(count_places(self._request(), has) for has in nodes)
         return places if self._resources.evaluators is None else min(places, self._resources.evaluators)
 
     def release(self) -> None:

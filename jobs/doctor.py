@@ -29,6 +29,7 @@ from rich.text import Text
 
 from actors.generator import GeneratorHandle
 from actors.nodes import NodeProbes
+from actors.trial_pool import count_places
 from jobs.cli import explain
 from jobs.connection import connect
 from jobs.containment import Unsafe, lower_floor
@@ -59,7 +60,6 @@ from nas_ray.machine import (
     check_packages,
     check_places,
     check_threads,
-    fits,
 )
 from nas_ray.nodes import name_node
 from nas_ray.outcome import Outcome
@@ -184,7 +184,7 @@ def _check_cluster(
     with connect(address):
         nodes = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
         trial = {"CPU": config.resources.evaluator_cpus, "GPU": config.resources.evaluator_gpus}
-        room = sum(_copies(trial, has) for has in nodes.values())
+        room = sum(count_places(trial, has) for has in nodes.values())
         evaluators = min(room, config.resources.evaluators or room)
         totals = {kind: sum(has.get(kind, 0.0) for has in nodes.values()) for kind in ("CPU", "GPU")}
         yield Finding(
@@ -204,13 +204,6 @@ def _check_cluster(
             yield from _look("deep", lambda: _work(config, facts, dataset))
         elif deep:
             yield Finding("deep", "problem", "nothing was tried: the model or the data set is not there")
-
-
-def _copies(needs: dict[str, float], has: dict[str, float]) -> int:
-    """How many of those a node has room for."""
-    if not fits(needs, has):
-        return 0
-    return min(int(has[kind] / amount) for kind, amount in needs.items() if amount)
 
 
 def _check_walls(config: RunConfig) -> Iterator[Finding]:

@@ -255,6 +255,8 @@ def command(
 
     Example:  nas-ray pretrain --out runs/my_seed_model --minutes 25 && nas-ray pretrain --measure runs/my_seed_model
     """
+    if deltas + drills > 1:
+        raise typer.BadParameter(f"--deltas {deltas:g} and --drills {drills:g} are shares: together at most 1")
     if out is None and measure_folder is None and not grammar:
         raise typer.BadParameter(
             "give --out FOLDER to make a model, --measure FOLDER to measure one, or --measure-grammar"

@@ -66,8 +66,10 @@ def reevaluate(
     works = [Work(candidate, score, deque(score.missing)) for candidate, score in scores if score.missing]
     if not works:
         return []
-    # One training at a time, of the length that the target says: rungs and means are the search's business.
-    config = config.model_copy(update={"evaluation": EvaluationConfig()})
+    # One training at a time, of the length that the target says: rungs and means are the search's business. So is the
+    # limit on latency, which a busy machine would take from a candidate that has kept it.
+    unhurried = config.budget.model_copy(update={"latency_ms": None})
+    config = config.model_copy(update={"evaluation": EvaluationConfig(), "budget": unhurried})
     note = f"Ended early. What was measured is kept in {store.folder}; the same command goes on."
     with connect(address):
         gate = NodeGate(config)
@@ -97,7 +99,7 @@ def reevaluate(
 def _open_pools(
     config: RunConfig, works: Sequence[Work], datasets: Mapping[str, Dataset]
 ) -> Iterator[tuple[Mapping[str, BuilderPool], TrialPool]]:
-    """Evaluators for all data sets, and builders for those whose shape the candidates were not built for."""
+    """Evaluators for all data sets, and builders for those that the search's builds do not hold for."""
     needed = {work.score.target.name: work.score.target for work in works}
     with ExitStack() as stack:
         builders = {
@@ -170,10 +172,8 @@ class _Run:
             self.left -= 1
             return
         seed = work.seeds.popleft()
-        for row in training_rows(work.candidate, work.score.target, seed, work.build, measured):
-            if row.split == "test" and seed in work.score.test:
-                continue  # it was kept by a process that died before the other; the same training gives the same
-            self._store.append_evaluation(row)
+        rows = training_rows(work.candidate, work.score.target, seed, work.build, measured)
+        self._store.append_evaluation(*rows)
         self._trained += 1
         if work.seeds and measured.outcome is Outcome.VALID:
             self._train(key)

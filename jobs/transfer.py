@@ -23,14 +23,13 @@ from rich.text import Text
 from jobs.containment import Unsafe, lower_floor
 from jobs.reevaluation import reevaluate
 from jobs.tables import ID_DIGITS, open_console, percent
-from nas_ray.config_file import override_config
 from nas_ray.interval import Interval
 from nas_ray.outcome import Outcome
 from nas_ray.rank_correlation import FEWEST
-from nas_ray.reevaluation import ReevaluationError, load_targets, read_scores
+from nas_ray.reevaluation import load_targets, read_scores
 from nas_ray.schema import CandidateRow
 from nas_ray.store import Store, find_run
-from nas_ray.transfer import Transfer, choose_elites, plan_targets
+from nas_ray.transfer import Transfer, change_conditions, choose_elites, plan_targets
 
 SHOWN = 20  # candidates in the table
 
@@ -44,9 +43,6 @@ def transfer_command(
     sample: Annotated[
         int | None, typer.Option(min=1, help="N other elites, drawn at random; alone or with --top.", metavar="N")
     ] = None,
-    all_elites: Annotated[bool, typer.Option("--all-elites", help="All elites; so it is without --top, --sample.")] = (
-        False
-    ),
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each candidate on each data set.")] = 1,
     remeasure: Annotated[
         bool,
@@ -65,10 +61,8 @@ def transfer_command(
 
     Example:  nas-ray transfer runs/search --to fashion-mnist --top 50 --set dataset.train_limit=6000
     """
-    if all_elites and (top or sample):
-        raise ReevaluationError("--all-elites is all of them: give it, or --top and --sample")
     store = Store.open(find_run(run))
-    used = override_config(store.config, overrides or ())
+    used = change_conditions(store.config, overrides or ())
     targets = plan_targets(store.config, used, to.split(","), seeds, remeasure)
     datasets = load_targets(targets, used.protocol.resolution)
     candidates = choose_elites(store.candidates(), store.cycles(), top, sample)

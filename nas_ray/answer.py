@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from nas_ray.candidate import GenerationRequest, Program
 from nas_ray.config import DeltaConfig
-from nas_ray.deltas import apply_delta
+from nas_ray.deltas import apply_delta, write_delta
 from nas_ray.outcome import Outcome, Rejection, Stage
 from nas_ray.program import parse_completion
 
@@ -21,7 +21,7 @@ class Answer:
 
     program: Program
     mode: str  # "full" | "delta" | "fallback": a whole program in place of the edit that was asked for
-    patch: str = ""  # of an edit: its blocks
+    patch: str = ""  # of an edit: blocks that make the program of its parent
 
 
 def read_answer(request: GenerationRequest, text: str, config: DeltaConfig) -> Answer | Rejection:
@@ -39,4 +39,6 @@ def read_answer(request: GenerationRequest, text: str, config: DeltaConfig) -> A
     if isinstance(parent, Program) and child.id == parent.id:
         detail = f"the edit leaves {parent.id} as it is, but for names, comments and spaces"
         return Rejection(Outcome.NO_CHANGE, Stage.PARSE, detail)
-    return Answer(child, "delta", delta.patch)
+    # What is left out of a child (a script, say) is no part of the edit that is kept and taught.
+    patch = delta.patch if child.code == delta.code else write_delta(request.parent_code, child.code, config.format)
+    return Answer(child, "delta", patch)

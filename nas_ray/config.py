@@ -81,11 +81,6 @@ class GenerationConfig(Section):
         0.0, ge=0, description="weight of candidates that are written as an edit of an earlier one (section delta)"
     )
 
-    @property
-    def delta_share(self) -> Share:
-        """Share of the candidates that are edits, where there is something to edit."""
-        return self.delta / (self.full + self.delta)
-
     @model_validator(mode="after")
     def _writes_something(self) -> GenerationConfig:
         if self.full + self.delta == 0:
@@ -231,7 +226,9 @@ class NoveltyConfig(Section):
         None, description="data set whose measurements rank the corpus (corpus_examples, corpus_pairs); none: the run's"
     )
     corpus_examples: int = Field(
-        0, ge=0, description="the corpus's best so many programs serve as examples and parents, beside the elites"
+        0,
+        ge=0,
+        description="the corpus's best so many programs serve as examples, beside the elites, and as the first parents",
     )
     corpus_pairs: int = Field(
         0, ge=0, description="the corpus's best so many programs join the fine-tunes, as if of a cycle before the first"

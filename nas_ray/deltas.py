@@ -75,7 +75,12 @@ def apply_delta(answer: str, parent: str, form: str) -> Delta | Rejection:
 
 
 def write_delta(parent: str, child: str, form: str) -> str:
-    """The edit that makes `child` of `parent`, with no more context than finds each place; "" where they are equal."""
+    """The edit that makes `child` of `parent`, with no more context than finds each place; "" where they are equal.
+
+    Raises ValueError for a parent without a line, in which there is no place.
+    """
+    if not parent.strip():
+        raise ValueError("an empty program cannot be edited")
     before, after = parent.rstrip("\n").split("\n"), child.rstrip("\n").split("\n")
     opcodes = difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes()
     changes = [Change(*numbers) for tag, *numbers in opcodes if tag != "equal"]
@@ -101,8 +106,9 @@ class Change(NamedTuple):
     def widened(self, before: Sequence[str]) -> Change:
         """With lines around it, so many that what is searched for stands in the parent once."""
         low, high = self.low, self.high
-        while not any(before[low:high]) or len(_find(before[low:high], before)) != 1:
-            low, high = (low - 1, high) if low else (low, high + 1)
+        while low == high or not before[high - 1] or len(_find(before[low:high], before)) != 1:
+            at_the_end = high > low and not before[high - 1]  # of a hunk, an empty line would not count
+            low, high = (low - 1, high) if low and not at_the_end else (low, high + 1)
         return Change(low, high, self.new_low - (self.low - low), self.new_high + (high - self.high))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
@@ -62,6 +63,8 @@ def check_language_model(config: RunConfig, unpack: bool = False) -> Iterator[Fi
                 "were looked at", "the first search unpacks it, to two to eight times its size; or run doctor --deep",
             )  # fmt: skip
             return
+        if told and not Path(folder).is_dir():
+            return  # a hub that was not reached a moment ago
         tokenizer = AutoTokenizer.from_pretrained(folder)
         outline = outline_model(folder)
     except Exception as error:  # a stranger's files: whatever their readers raise means that they cannot be used

@@ -59,6 +59,7 @@ class FinalRound:
 
     row: FinalRoundRow
     finalists: tuple[Finalist, ...]  # data set by data set; in each the best on *validation* first, failures last
+    ranked: int  # valid candidates of the run: a round cannot have more finalists
 
     @property
     def finished(self) -> bool:
@@ -67,7 +68,7 @@ class FinalRound:
 
     def answers(self, top: int | None, epochs: int | None, seeds: int | None) -> bool:
         """True where this is a round of so many finalists, epochs and seeds; None: any."""
-        asked = (top, epochs, seeds)
+        asked = (top and min(top, self.ranked), epochs, seeds)
         has = (len(self.row.ids), self.row.epochs, len(self.row.seeds))
         return all(one is None or one == other for one, other in zip(asked, has, strict=True))
 
@@ -129,10 +130,11 @@ def explain_once(final: FinalRound) -> str:
 
 
 def own_targets(config: RunConfig, row: FinalRoundRow) -> list[Target]:
-    """The data sets of the run, as a final round measures on them."""
+    """The data sets of the run, as a final round measures on them. The search has built for the first one alone."""
     digest = config.protocol.vary(epochs=row.epochs).digest
     return [
-        Target(one.name, one, digest, row.seeds, row.epochs, "final", True) for one in (config.dataset, *config.also)
+        Target(one.name, one, digest, row.seeds, row.epochs, "final", searched=True, built=one is config.dataset)
+        for one in (config.dataset, *config.also)
     ]
 
 
@@ -148,7 +150,7 @@ def read_rounds(store: Store) -> list[FinalRound]:
             scores = read_scores(evaluations, row.ids, [target])
             own = [Finalist(candidates[one], scores[one, target.name], images) for one in row.ids]
             finalists += sorted(own, key=lambda one: -(one.score.accuracy or 0.0))
-        rounds.append(FinalRound(row, tuple(finalists)))
+        rounds.append(FinalRound(row, tuple(finalists), len(candidates)))
     return rounds
 
 

@@ -10,6 +10,7 @@ import hashlib
 import math
 import random
 from collections.abc import Iterable, Sequence
+from fractions import Fraction
 from itertools import islice
 from typing import Any, Protocol
 
@@ -57,8 +58,8 @@ class RequestWriter:
         """The requests of `cycle`.
 
         Examples are drawn from the best of `elites`, other ones for each request. The share `generation.delta` asks for
-        an edit of a program of the `archive` (novel and valid ones); without an archive, and where a parent is too long
-        for the model's context, a whole program is asked for.
+        an edit of a program of the `archive` (novel and valid ones), or while that is empty of the corpus's best, all
+        alike; without either, and where a parent is too long for the model's context, a whole program is asked for.
 
         Raises PromptError where a prompt leaves no room for an answer.
         """
@@ -66,10 +67,12 @@ class RequestWriter:
         best = sorted(elites, key=lambda pair: (-pair.accuracy, pair.cycle, pair.id))[:SHOWN_FROM] if shown else []
         # Accuracies of the corpus are another protocol's: its examples take turns with the elites, they do not compete.
         best += [exemplar.pair("") for exemplar in self.exemplars] if shown else []
-        archive = [*archive, *self.exemplars]
         count = self.config.candidates_per_cycle
-        edited = [index for index in range(count) if self._is_edit(index)] if archive else []
-        drawn = choose_parents(archive, self.config.delta, len(edited), _seed_of(self.config.seed, cycle, count))
+        edited = [index for index in range(count) if self._is_edit(index)] if archive or self.exemplars else []
+        seed = _seed_of(self.config.seed, cycle, count)
+        drawn: Sequence[Editable] = choose_parents(archive, self.config.delta, len(edited) if archive else 0, seed)
+        if not archive and edited:  # nor do they compete as parents; of unknown size and depth, they would share a cell
+            drawn = random.Random(f"exemplars {seed}").choices(self.exemplars, k=len(edited))
         parents = dict(zip(edited, drawn, strict=True))
         return [
             (self._write_edit(cycle, index, parents[index]) if index in parents else None)
@@ -79,7 +82,8 @@ class RequestWriter:
 
     def _is_edit(self, index: int) -> bool:
         """Spreads the edits evenly over a cycle, exactly as many as the share says."""
-        share = self.config.generation.delta_share
+        full, delta = (Fraction(str(weight)) for weight in (self.config.generation.full, self.config.generation.delta))
+        share = delta / (full + delta)  # of the weights as they are written: 0.29 of 100 are 29, not 28 as in binary
         return math.floor((index + 1) * share) > math.floor(index * share)
 
     def _write_edit(self, cycle: int, index: int, parent: Editable) -> GenerationRequest | None:
@@ -87,7 +91,7 @@ class RequestWriter:
         seed = _seed_of(self.config.seed, cycle, index)
         delta = self.config.delta
         wanted = random.Random(seed).choice(delta.wanted)
-        shown = Parent(parent.code, parent.accuracy or 0.0, parent.parameters or 0)
+        shown = Parent(parent.code, parent.accuracy or 0.0, parent.parameters)
         protocol, budget = self.config.protocol, self.config.budget
         prompt = build_edit_prompt(self.edit_template, self.facts, budget, shown, wanted, delta.format, protocol)
         tokens = len(render_prompt(self.tokenizer, prompt, self.config.model.style))

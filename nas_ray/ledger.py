@@ -77,12 +77,17 @@ class Ledger:
         return list(self._evaluations.get(candidate_id, ()))
 
     def pairs(self, fresh: Selection[CandidateRow] | None = None) -> Iterator[Pair]:
-        """Prompt-code pairs of all closed cycles' elites and top-ups, oldest first, then a `fresh` selection's."""
+        """Prompt-code pairs of all closed cycles' elites and top-ups, oldest first, then a `fresh` selection's.
+
+        Without those that answered a prompt for an edit by a whole program: that is not to be learned.
+        """
+        rows: list[CandidateRow] = []
         for cycle in sorted(self.cycles):
             chosen = {*self.cycles[cycle].elite_ids, *self.cycles[cycle].top_up_ids}
-            yield from (Pair.of(row) for row in self.rows(cycle) if row.outcome is Outcome.VALID and row.id in chosen)
+            rows += [row for row in self.rows(cycle) if row.outcome is Outcome.VALID and row.id in chosen]
         if fresh is not None:
-            yield from (Pair.of(row) for row in (*fresh.elites, *fresh.top_ups))
+            rows += [*fresh.elites, *fresh.top_ups]
+        return (Pair.of(row) for row in rows if row.mode != "fallback")
 
     def archive(self) -> list[CandidateRow]:
         """Every novel valid candidate of the closed cycles, in the order of arrival: what may be edited."""

@@ -69,7 +69,7 @@ class Parent:
 
     code: str
     accuracy: float  # share of the validation split, 0 .. 1
-    parameters: int
+    parameters: int | None  # None: nobody has counted, as of a corpus's programs
 
 
 def choose_template(name: str, model: ModelConfig) -> str:
@@ -157,7 +157,7 @@ def build_edit_prompt(
         _write_facts(facts, budget, protocol or ProtocolConfig()),
         parent=parent.code.strip(),
         accuracy=round(100 * parent.accuracy),
-        parent_parameters=parent.parameters,
+        parent_parameters="an unknown number of" if parent.parameters is None else parent.parameters,
         wanted=WANTED[wanted],
         format=FORMATS[form],
     )

@@ -14,14 +14,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from nas_ray.candidate import Build, Measurement
 from nas_ray.config import DatasetConfig, RunConfig
 from nas_ray.datasets import Dataset, DatasetError, load_dataset
 from nas_ray.outcome import Outcome, Rejection
 from nas_ray.schema import CandidateRow, EvaluationRow
-
-OUTPUT_CHARACTERS = 2000  # of what a program printed, kept from the end
 
 
 class ReevaluationError(ValueError):
@@ -38,7 +37,8 @@ class Target:
     seeds: tuple[int, ...]
     epochs: int
     purpose: str  # "transfer" | "final"
-    built: bool  # True: one that the search built for already; False: candidates are built for its shape first
+    searched: bool  # True: one of the run's own data sets
+    built: bool  # True: the search's builds hold here; False: candidates are built for its shape and budget first
 
     def holds(self, row: EvaluationRow) -> bool:
         """True where `row` is a measurement that this target asks for."""
@@ -135,7 +135,7 @@ def digest_of(own: RunConfig, used: RunConfig, dataset: DatasetConfig) -> str:
     """
     ours, theirs = (
         {
-            "budget": config.budget.model_dump(mode="json"),
+            "budget": config.budget.model_dump(mode="json", exclude={"latency_ms"}),  # which is not held here
             "data": part.model_dump(mode="json", exclude={"name", "root"}),
         }
         for config, part in ((own, own.dataset), (used, dataset))
@@ -149,20 +149,27 @@ def digest_of(own: RunConfig, used: RunConfig, dataset: DatasetConfig) -> str:
 def refusal_row(candidate: CandidateRow, target: Target, seed: int, refusal: Rejection) -> EvaluationRow:
     """The row of a candidate that was refused before it was trained, at the build for another shape, say."""
     return EvaluationRow(
-        id=candidate.id,
-        cycle=candidate.cycle,
-        index=candidate.index,
-        dataset=target.name,
-        protocol=target.protocol,
-        seed=seed,
-        epochs=target.epochs,
-        purpose=target.purpose,
+        **_names(candidate, target, seed),
         accuracy=None,
         loss=None,
         outcome=refusal.outcome,
         detail=refusal.detail,
         error_type=refusal.error_type,
     )
+
+
+def _names(candidate: CandidateRow, target: Target, seed: int) -> dict[str, Any]:
+    """What says of which candidate a row is, and under which conditions."""
+    return {
+        "id": candidate.id,
+        "cycle": candidate.cycle,
+        "index": candidate.index,
+        "dataset": target.name,
+        "protocol": target.protocol,
+        "seed": seed,
+        "epochs": target.epochs,
+        "purpose": target.purpose,
+    }
 
 
 def training_rows(
@@ -172,31 +179,11 @@ def training_rows(
 
     `build` is that for the target's shape; None: the search's own.
     """
-    row = EvaluationRow(
-        id=candidate.id,
-        cycle=candidate.cycle,
-        index=candidate.index,
-        dataset=target.name,
-        protocol=target.protocol,
-        seed=seed,
-        epochs=target.epochs,
-        purpose=target.purpose,
-        accuracy=measured.accuracy,
-        loss=measured.loss,
-        outcome=measured.outcome,
-        detail=measured.detail,
-        error_type=measured.error_type,
-        curve=measured.curve,
+    row = EvaluationRow.of(
+        measured,
+        **_names(candidate, target, seed),
         parameters=build.parameters if build is not None else candidate.parameters,
         flops=build.flops if build is not None else candidate.flops,
-        train_seconds=measured.train_seconds,
-        seconds=measured.seconds,
-        peak_memory_bytes=measured.peak_memory_bytes,
-        device=measured.device,
-        node=measured.node,
-        tier=measured.tier,
-        latency_ms=measured.latency_ms,
-        output=measured.output[-OUTPUT_CHARACTERS:],
     )
     if measured.test_accuracy is not None:
         yield replace(row, split="test", accuracy=measured.test_accuracy, loss=measured.test_loss)

@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 
 from scipy.stats import rankdata
 
-from nas_ray.config import DatasetConfig, RunConfig
+from nas_ray.config import DatasetConfig, EvaluationConfig, RunConfig
+from nas_ray.config_file import override_config
 from nas_ray.interval import Interval, mean_interval
 from nas_ray.leaderboard import rank
 from nas_ray.outcome import Outcome
@@ -28,6 +29,15 @@ from nas_ray.schema import CandidateRow, CycleRow
 
 SEED_OFFSET = 1000  # of the first fresh seed from the protocol's own
 SEARCH = "search"  # the column of the accuracies that the elites were chosen by
+
+CHANGEABLE = ("dataset", "protocol", "budget", "resources", "containment")  # sections that --set may change, except:
+WITHOUT_EFFECT = {
+    "dataset.name": "--to names the data sets",
+    "dataset.root": "the folder is said in --to, as in --to mnist=/my/mnist",
+    "protocol.seed": "a transfer has seeds of its own, and --seeds says how many",
+    "budget.latency_ms": "the limit on latency is held in the search alone",
+    "containment.screen": "programs are screened in the search alone",
+}
 
 
 class Comparison(NamedTuple):
@@ -76,7 +86,7 @@ class Transfer:
         That last pair says how far one data set agrees with itself: no other can be expected to agree more.
         """
         names = [target.name for target in self.targets]
-        own = [target.name for target in self.targets if target.built]
+        own = [target.name for target in self.targets if target.searched]
         pairs = [*((SEARCH, name) for name in own or names), *combinations(names, 2)]
         return [Comparison(first, second, correlate(*self._paired(first, second))) for first, second in pairs]
 
@@ -86,7 +96,7 @@ class Transfer:
         With its sign turned round it is what luck had added to those chosen. None for any other data set, under
         another protocol, and where the search's accuracy is a mean over several data sets.
         """
-        if [one for one in self.targets if one.built] != [target] or target.protocol != self.protocol:
+        if [one for one in self.targets if one.searched] != [target] or target.protocol != self.protocol:
             return None
         again = zip(self.candidates, self.accuracies(target.name), strict=True)
         alike = ((row, new) for row, new in again if row.epochs in (None, target.epochs))  # with ASHA some had fewer
@@ -104,7 +114,7 @@ class Transfer:
             "data_sets": [
                 {
                     "name": target.name,
-                    "searched": target.built,
+                    "searched": target.searched,
                     "protocol": target.protocol,
                     "epochs": target.epochs,
                     "seeds": target.seeds,
@@ -144,6 +154,30 @@ class Transfer:
         }
 
 
+def change_conditions(own: RunConfig, overrides: Sequence[str]) -> RunConfig:
+    """The run's configuration with `a.b=c` overrides that are for a transfer alone.
+
+    Raises:
+        ReevaluationError: a key that would have no effect here.
+        ConfigError: an unknown key or a bad value, as in `override_config`.
+    """
+    mistakes = []
+    for text in overrides:
+        key = text.partition("=")[0].strip()
+        if key in WITHOUT_EFFECT:
+            mistakes.append(f"--set {text}: {WITHOUT_EFFECT[key]}")
+        elif "=" in text and not key.startswith(tuple(f"{section}." for section in CHANGEABLE)):
+            mistakes.append(f"--set {text}: has no effect on a transfer")
+    if mistakes:
+        sections = []
+        for section in CHANGEABLE:
+            unset = [key.partition(".")[2] for key in WITHOUT_EFFECT if key.startswith(f"{section}.")]
+            sections.append(f"{section}.*" + (f" (but {' and '.join(unset)})" if unset else ""))
+        raise ReevaluationError("\n".join([*mistakes, f"What may be set: {', '.join(sections)}"]))
+    # Rungs and seeds of the search do not hold here, and are not to forbid fewer epochs.
+    return override_config(own.model_copy(update={"evaluation": EvaluationConfig()}), overrides)
+
+
 def plan_targets(own: RunConfig, used: RunConfig, names: Sequence[str], seeds: int, remeasure: bool) -> list[Target]:
     """What to measure: with `remeasure` the run's own data sets, then those that `names` name.
 
@@ -158,16 +192,21 @@ def plan_targets(own: RunConfig, used: RunConfig, names: Sequence[str], seeds: i
     """
     used_seeds = tuple(own.protocol.seed + SEED_OFFSET + number for number in range(seeds))
 
-    def target(name: str, dataset: DatasetConfig, digest: str, built: bool) -> Target:
-        return Target(name, dataset, digest, used_seeds, used.protocol.epochs, "transfer", built)
+    def target(name: str, dataset: DatasetConfig, digest: str, searched: bool = False, built: bool = False) -> Target:
+        return Target(name, dataset, digest, used_seeds, used.protocol.epochs, "transfer", searched, built)
 
-    # What is changed in the dataset section is for the others; but protocol and budget are the same for all.
-    sources = [target(one.name, one, digest_of(own, used, own.dataset), True) for one in (own.dataset, *own.also)]
+    # What is changed in the dataset section is for the others; but protocol and budget are the same for all. The search
+    # has built for its first data set alone.
+    digest, holds = digest_of(own, used, own.dataset), _builds_hold(own, used)
+    sources = [
+        target(one.name, one, digest, searched=True, built=holds and one is own.dataset)
+        for one in (own.dataset, *own.also)
+    ]
     others = []
     for name in names:
         word, _, root = name.strip().partition("=")
         dataset = used.dataset.model_copy(update={"name": word.strip(), "root": root.strip() or None})
-        others.append(target(name_dataset(dataset), dataset, digest_of(own, used, dataset), False))
+        others.append(target(name_dataset(dataset), dataset, digest_of(own, used, dataset)))
     found = [one.name for one in others]
     searched = [one.name for one in sources if name_dataset(one.dataset) in found]
     if not all(one.dataset.name for one in others) or not others:
@@ -184,11 +223,19 @@ def plan_targets(own: RunConfig, used: RunConfig, names: Sequence[str], seeds: i
     return [*(sources if remeasure else ()), *others]
 
 
+def _builds_hold(own: RunConfig, used: RunConfig) -> bool:
+    """True where a build under `used` would say what it said under `own`: the same images, the same limits."""
+    ours, theirs = (
+        (one.protocol.resolution, one.budget.parameters, one.budget.flops, one.budget.memory_gib) for one in (own, used)
+    )
+    return ours == theirs
+
+
 def choose_elites(
     rows: Iterable[CandidateRow], cycles: Iterable[CycleRow], top: int | None = None, sample: int | None = None
 ) -> list[CandidateRow]:
     """The elites of all closed cycles, best first: the best `top`, and `sample` of the others at random; all of them
-    where neither is given. The same rows always give the same sample.
+    where neither is given. The same rows always give the same sample, and a larger one holds the smaller.
 
     Raises ReevaluationError where there are none.
     """
@@ -199,7 +246,7 @@ def choose_elites(
     if top is None and sample is None:
         return elites
     others = elites[top or 0 :]
-    drawn = {row.id for row in random.Random("transfer").sample(others, min(sample or 0, len(others)))}
+    drawn = {row.id for row in random.Random("transfer").sample(others, len(others))[: sample or 0]}
     return [*elites[: top or 0], *(row for row in others if row.id in drawn)]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from nas_ray.answer import Answer, read_answer
 from nas_ray.candidate import GenerationRequest
 from nas_ray.config import DeltaConfig
+from nas_ray.deltas import Delta, apply_delta
 from nas_ray.outcome import Outcome, Rejection
 
 PARENT = (
@@ -63,3 +64,14 @@ def test_an_edit_that_changes_only_names_and_comments_is_no_change() -> None:
 
 def test_a_child_that_does_not_parse_is_a_syntax_error() -> None:
     assert outcome(edit(LINE, LINE.replace("))", ")"))) is Outcome.SYNTAX_ERROR
+
+
+def test_what_is_left_out_of_a_child_is_left_out_of_its_patch_too() -> None:
+    replaced = LINE.replace("x.flatten(1)", "x.relu().flatten(1)")
+    answer = read_answer(EDIT, edit(LINE, f"{replaced}\n\nprint(Net(1, 2, 3, 4))\n"), STRICT)
+    assert isinstance(answer, Answer)
+    assert answer.program.dropped
+    child = apply_delta(answer.patch, PARENT, STRICT.format)
+    assert isinstance(child, Delta)
+    assert child.code == answer.program.code
+    assert "print" not in answer.patch

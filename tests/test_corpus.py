@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from lemur_tree import lemur_program, networks, put_program, put_trials, trial
-from sample_run import make_run
+from sample_run import make_row, make_run
 from transformers import AutoTokenizer
 
 from nas_ray.config import NoveltyConfig, RunConfig
@@ -18,9 +20,10 @@ from nas_ray.lemur.importing import Choice, import_lemur
 from nas_ray.lemur.tree import find_tree
 from nas_ray.model_folder import resolve_model
 from nas_ray.novelty import NoveltyIndex
-from nas_ray.outcome import Outcome
+from nas_ray.outcome import Outcome, Stage
 from nas_ray.program import Program, read_program
 from nas_ray.replay import CORPUS_CYCLE, choose_pairs
+from nas_ray.schema import CandidateRow
 from nas_ray.sketches import Sketcher
 from nas_ray.store import Store
 
@@ -81,7 +84,7 @@ def test_a_corpus_that_cannot_be_ranked_is_an_error_that_says_what_to_do(corpus:
         parse_config({"novelty": {"corpus_pairs": 1}}, "test")
 
 
-def writer_of(corpus: str, context_tokens: int = 2048) -> RequestWriter:
+def writer_of(corpus: str, context_tokens: int = 2048, parents: str = "cells") -> RequestWriter:
     novelty = NoveltyConfig(corpus=corpus, corpus_measured_on="mnist", corpus_examples=2, corpus_pairs=3)
     config = RunConfig(novelty=novelty)
     template = Path(corpus) / "template.txt"
@@ -90,6 +93,7 @@ def writer_of(corpus: str, context_tokens: int = 2048) -> RequestWriter:
         update={
             "generation": config.generation.model_copy(update={"template": str(template), "examples": 1, "delta": 1.0}),
             "model": config.model.model_copy(update={"context_tokens": context_tokens}),
+            "delta": config.delta.model_copy(update={"parents": parents}),
         }
     )
     return RequestWriter(config, load_dataset(config.dataset), AutoTokenizer.from_pretrained(resolve_model("seed")))
@@ -106,6 +110,24 @@ def test_the_best_of_the_corpus_are_shown_edited_and_taught(corpus: str) -> None
     assert all(request.parent_code for request in requests if request.mode == "delta")
     whole = next(request for request in requests if request.mode == "full")
     assert writer.corpus_pairs[0].prompt.splitlines()[0] == whole.prompt.splitlines()[0]
+
+
+@pytest.mark.parametrize("parents", ["cells", "rank", "tournament"])
+def test_the_corpus_gives_parents_alike_until_the_run_has_its_own(corpus: str, parents: str) -> None:
+    writer = writer_of(corpus, parents=parents)
+    best = {program_of(network).id for network in networks(6)[-2:]}
+
+    def parents_of(cycle: int, archive: Sequence[CandidateRow]) -> list[str]:
+        requests = writer.write(cycle, (), archive)
+        return [request.parent_ids[0] for request in requests if request.mode == "delta"]
+
+    first = parents_of(0, ())
+    assert set(first) == best
+    assert all(first.count(one) >= len(first) / 4 for one in best)
+    assert first == parents_of(0, ())
+    assert first != parents_of(1, ())
+    poor = make_row(0, 0, (Outcome.VALID, Stage.TRAIN), random.Random(0))  # worse than the whole corpus, yet its own
+    assert set(parents_of(1, [replace(poor, accuracy=0.01)])) == {poor.id}
 
 
 def test_programs_too_long_for_the_model_are_neither_shown_nor_taught(corpus: str) -> None:

@@ -43,16 +43,21 @@ def test_an_edit_makes_exactly_the_child_it_was_written_for(form: str, seed: int
     assert delta == Delta(edited.child, answer)
 
 
-@given(before=LINES, after=LINES)
-def test_any_two_texts_differ_by_an_edit_that_applies(before: list[str], after: list[str]) -> None:
+@given(before=LINES, after=LINES, form=st.sampled_from(FORMATS))
+def test_any_two_texts_differ_by_an_edit_that_applies(before: list[str], after: list[str], form: str) -> None:
     parent, child = ("\n".join(["head", *lines, "tail"]) + "\n" for lines in (before, after))
-    answer = write_delta(parent, child, "search_replace")
+    answer = write_delta(parent, child, form)
     if parent == child:
         assert answer == ""
     else:
-        delta = apply_delta(answer, parent, "search_replace")
+        delta = apply_delta(answer, parent, form)
         assert isinstance(delta, Delta)
         assert delta.code == child
+
+
+def test_an_empty_program_has_no_edit() -> None:
+    with pytest.raises(ValueError, match="cannot be edited"):
+        write_delta("\n", "class Net: pass\n", "search_replace")
 
 
 @given(st.text(), st.sampled_from(FORMATS))

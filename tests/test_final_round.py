@@ -84,6 +84,23 @@ def test_a_round_that_was_begun_is_finished_as_it_was_begun(store: Store) -> Non
         plan_round(store, DATASETS, top=3, force=True)
 
 
+def test_more_finalists_than_there_are_is_the_same_round_as_all_of_them(store: Store) -> None:
+    valid = len(rank(store.candidates()))
+    begun = begin(store, top=valid + 1)
+    assert plan_round(store, DATASETS, top=valid + 1) == plan_round(store, DATASETS, top=valid) == begun
+    measure(store, begun)
+    (final,) = read_rounds(store)
+    assert final.finished
+    assert final.answers(valid + 1, None, None)
+    assert not final.answers(valid - 1, None, None)
+
+
+def test_sizes_on_further_data_sets_of_a_run_are_those_of_a_build_there(store: Store) -> None:
+    several = store.config.model_copy(update={"also": (DatasetConfig(name="mnist"),)})
+    targets = own_targets(several, plan_round(store, DATASETS))
+    assert [(one.name, one.searched, one.built) for one in targets] == [("digits", True, True), ("mnist", True, False)]
+
+
 def test_a_measured_round_is_not_measured_again_unless_forced_and_looks_are_counted(store: Store) -> None:
     first = begin(store, top=2, seeds=2)
     measure(store, first)

@@ -45,7 +45,9 @@ def archived(number: int, code: str = "") -> CandidateRow:
 ARCHIVE = [archived(number) for number in range(1, 6)]
 
 
-@pytest.mark.parametrize(("full", "delta", "edits"), [(1, 0, 0), (0, 1, 20), (0.5, 0.5, 10), (3, 1, 5)])
+@pytest.mark.parametrize(
+    ("full", "delta", "edits"), [(1, 0, 0), (0, 1, 20), (0.5, 0.5, 10), (3, 1, 5), (0.45, 0.55, 11)]
+)
 def test_exactly_the_configured_share_is_edits(digits: Dataset, full: float, delta: float, edits: int) -> None:
     requests = writer(digits, {"full": full, "delta": delta}).write(1, (), ARCHIVE)
     assert [request.index for request in requests] == list(range(COUNT))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ from candidate_programs import GOOD
 from lemur_tree import lemur_program
 from sample_run import make_run
 
-from nas_ray.config import ProtocolConfig
+from nas_ray.config import ProtocolConfig, RunConfig
+from nas_ray.leaderboard import rank
 from nas_ray.lemur import LemurError
 from nas_ray.lemur.export import export_lemur
 from nas_ray.lemur.imported import Import
@@ -18,6 +20,7 @@ from nas_ray.lemur.interface import complete_interface
 from nas_ray.lemur.layout import transform_of
 from nas_ray.lemur.network import network_part
 from nas_ray.lemur.tree import find_tree
+from nas_ray.outcome import Outcome
 from nas_ray.program import Program, read_program
 from nas_ray.sketches import Sketcher
 from nas_ray.store import Store
@@ -125,6 +128,56 @@ def test_what_was_exported_comes_back_the_same(tmp_path: Path) -> None:
             "lr": protocol.lr,
             "momentum": protocol.momentum,
         }
+
+
+def with_rows(folder: Path, *changes: dict[str, object]) -> tuple[Store, str]:
+    """A run whose best elite, named too, has one row more for each of `changes` to the row of the search."""
+    store, code = make_run(folder), GOOD.replace("__init__()", "__init__()\n        self.length = prm['epoch']")
+    best = rank([row for row in store.candidates() if row.outcome is Outcome.VALID])[0]
+    (row,) = [row for row in store.evaluations() if row.id == best.id]
+    rows = [*store.evaluations(), *(replace(row, **change) for change in changes)]  # type: ignore[arg-type]
+    store.evaluations = lambda: rows  # type: ignore[assignment, method-assign]
+    candidates = [replace(one, code=code) if one.id == best.id else one for one in store.candidates()]
+    store.candidates = lambda cycle=None: candidates  # type: ignore[method-assign]
+    return store, best.id
+
+
+def test_hyperparameters_of_a_trial_are_those_of_its_own_epochs(tmp_path: Path) -> None:
+    protocol = RunConfig().protocol
+    three = {"epochs": 3, "protocol": protocol.vary(epochs=3).digest, "purpose": "final", "accuracy": 0.5}
+    store, best = with_rows(tmp_path / "run", three)
+    export = export_lemur(store, tmp_path / "out", 1)
+    assert (export.names, export.trials, export.notes) == ([f"nasray-{best}"], 2, [])
+    folder = tmp_path / "out" / f"ab/nn/stat/train/img-classification_digits_acc_nasray-{best}"
+    told = {path.stem: json.loads(path.read_text()) for path in folder.iterdir()}
+    assert {stem: [one["epoch"] for one in trials] for stem, trials in told.items()} == {"1": [1], "3": [3]}
+    assert told["3"][0]["accuracy"] == 0.5
+
+
+def test_rows_of_other_settings_are_left_out_and_the_person_is_told(tmp_path: Path) -> None:
+    protocol = RunConfig().protocol
+    store, _ = with_rows(
+        tmp_path / "run",
+        {"protocol": "0123abcd", "dataset": "mnist", "purpose": "transfer"},  # a part of a data set, say
+        {"protocol": protocol.digest, "epochs": 3},  # these epochs have another digest
+        {"protocol": protocol.model_copy(update={"lr": 0.5}).digest, "seed": 7},
+    )
+    export = export_lemur(store, tmp_path / "out", 1)
+    assert export.trials == 1
+    assert export.notes == ["Trials under other settings than the run's are not exported (3)."]
+    assert export.notes[0] in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("dataset", ["folder=/my/im_ages", "folder=/my/images", "my_set"])
+def test_data_sets_that_lemur_cannot_name_are_left_out_and_the_person_is_told(tmp_path: Path, dataset: str) -> None:
+    store, _ = with_rows(tmp_path / "run", {"dataset": dataset, "purpose": "transfer"})
+    export = export_lemur(store, tmp_path / "out")
+    (note,) = export.notes
+    assert dataset in note
+    assert "are not exported" in note
+    counts = import_lemur(find_tree(str(tmp_path / "out")), tmp_path / "in", Choice(), Sketcher(10, 256), workers=1)
+    assert counts.measurements == export.trials == len(export.names)
+    assert counts.trial_files_refused == counts.trials_refused == 0
 
 
 def test_the_best_elites_are_exported_first_and_twice_the_same(tmp_path: Path) -> None:

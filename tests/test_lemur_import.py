@@ -11,6 +11,7 @@ from nas_ray.lemur import LemurError
 from nas_ray.lemur.imported import Import
 from nas_ray.lemur.importing import Choice, Counts, import_lemur
 from nas_ray.lemur.network import network_part
+from nas_ray.lemur.reading import LARGEST
 from nas_ray.lemur.tree import find_tree
 from nas_ray.program import read_program
 from nas_ray.sketches import Sketcher
@@ -90,6 +91,100 @@ def test_what_is_good_goes_in_and_the_rest_is_refused_with_its_reason(tree: Path
     assert json.loads(measured[1]["hyperparameters"]) == {"batch": 16, "dropout": 0.2, "lr": 0.01, "momentum": 0.9}
     assert measured[0]["duration_ns"] == 47112679057
     assert measured[2]["duration_ns"] is None
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """One good program with one good trial, to which a test adds what is odd."""
+    root = tmp_path / "lemur"
+    put_program(root, "ga-0", lemur_program(networks(1)[0]))
+    put_trials(root, FOLDER + "ga-0", "1", [trial(0.5)])
+    return root
+
+
+def refused_of(root: Path, out: Path) -> list[dict[str, object]]:
+    """What an import refuses, seen that the good program and trial go in and that the accounts add up."""
+    counts = read(root, out)
+    assert counts.check() == []
+    assert (counts.programs, counts.measurements) == (1, 1)
+    imported = Import.open(out)
+    assert [row["accuracy"] for row in imported.measurements().to_pylist()] == [0.5]
+    assert len(imported.sketches(Sketcher(10, 256))) == 2
+    return imported.refused().to_pylist()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("name", ["README.md", FOLDER + "ga-0x", FOLDER + "ga-1"])
+def test_a_file_among_the_folders_of_trials_is_refused_and_the_rest_goes_in(
+    small: Path, tmp_path: Path, name: str
+) -> None:
+    (small / "ab" / "nn" / "stat" / "train" / name).write_text("# Trials\n")
+    (row,) = refused_of(small, tmp_path / "out")
+    assert (row["kind"], row["reason"], row["path"]) == ("file", "no folder of trials", f"ab/nn/stat/train/{name}")
+    assert row["detail"] == "Not a directory"
+
+
+@pytest.mark.parametrize(
+    ("reason", "values"),
+    [
+        ("accuracy", {"accuracy": 10**400}),
+        ("accuracy", {"accuracy": [[[[[[[[0.5]]]]]]]]}),
+        ("hyperparameters", {"lr": -(10**400)}),
+        ("hyperparameters", {"lr": "\ud800"}),
+        ("hyperparameters", {"\udfff": 1}),
+        ("transform", {"transform": "norm_\ud800"}),
+        ("duration", {"duration": True}),
+        ("duration", {"duration": LARGEST + 1}),
+        ("uid", {"uid": "\udc80"}),
+        ("uid", {"uid": ["dee8"]}),
+        ("uid", {"uid": 10**400}),
+    ],
+)
+def test_values_that_no_table_can_hold_are_refused_and_the_rest_goes_in(
+    small: Path, tmp_path: Path, reason: str, values: dict[str, object]
+) -> None:
+    put_trials(small, FOLDER + "ga-0", "1", [{**trial(0.25), **values}, trial(0.5)])
+    (row,) = refused_of(small, tmp_path / "out")
+    assert (row["kind"], row["reason"], row["place"]) == ("trial", reason, 0)
+    assert row["detail"]
+
+
+def test_an_epoch_that_no_table_can_hold_is_refused_and_the_rest_goes_in(small: Path, tmp_path: Path) -> None:
+    put_trials(small, FOLDER + "ga-0", str(LARGEST + 1), [trial(0.25)])
+    put_trials(small, FOLDER + "ga-0", "9" * 200, [trial(0.25)])
+    rows = refused_of(small, tmp_path / "out")
+    assert [(row["kind"], row["reason"]) for row in rows] == [("file", "file name")] * 2
+    assert all(f"an epoch is at most {LARGEST}" in str(row["detail"]) for row in rows)
+
+
+def test_the_largest_epoch_and_duration_go_in(small: Path, tmp_path: Path) -> None:
+    (small / "ab" / "nn" / "stat" / "train" / f"{FOLDER}ga-0" / "1.json").unlink()
+    put_trials(small, FOLDER + "ga-0", str(LARGEST), [trial(0.5, duration=LARGEST)])
+    assert refused_of(small, tmp_path / "out") == []
+
+
+def test_names_that_are_not_utf8_are_refused_and_the_rest_goes_in(small: Path, tmp_path: Path) -> None:
+    put_program(small, "ga-\udcff", lemur_program(networks(1)[0]))
+    put_trials(small, FOLDER + "ga-\udcff", "1", [trial(0.25)])
+    put_trials(small, FOLDER + "ga-0", "\udcff", [trial(0.25)])
+    rows = refused_of(small, tmp_path / "out")
+    assert {(row["kind"], row["reason"]) for row in rows} == {
+        ("program", "file name"),
+        ("file", "folder name"),
+        ("file", "file name"),
+    }
+    assert all("\\udcff" in str(row["path"]) for row in rows)
+
+
+@pytest.mark.parametrize("table", ["programs", "sketches"])
+def test_a_table_that_is_gone_or_broken_is_an_error_that_says_to_import_again(
+    small: Path, tmp_path: Path, table: str
+) -> None:
+    read(small, tmp_path / "out")
+    path = tmp_path / "out" / f"{table}.parquet"
+    for break_it in (lambda: path.write_bytes(b"PAR1"), path.unlink):
+        break_it()
+        with pytest.raises(LemurError, match=rf"{table}\.parquet cannot be read .*: import it again"):
+            Import.open(tmp_path / "out").sketches(Sketcher(10, 256))
 
 
 def test_programs_have_their_ids_and_those_of_their_networks_alone(whole: tuple[Import, Counts]) -> None:

@@ -24,7 +24,7 @@ from nas_ray.reevaluation import (
 from nas_ray.schema import CandidateRow, EvaluationRow
 
 OWN = RunConfig()
-TARGET = Target("digits", OWN.dataset, "d1", (1000, 1001), 1, "transfer", built=True)
+TARGET = Target("digits", OWN.dataset, "d1", (1000, 1001), 1, "transfer", searched=True, built=True)
 CANDIDATE = CandidateRow(
     run="r", cycle=2, index=3, id="aaaa", outcome=Outcome.VALID, stage=Stage.TRAIN, parameters=7, accuracy=0.5
 )
@@ -52,7 +52,8 @@ def test_every_change_of_conditions_is_another_digest(change: str) -> None:
 
 
 def test_conditions_that_do_not_touch_a_number_leave_the_digest() -> None:
-    used = override_config(OWN, ["resources.evaluator_cpus=2", "containment.floor=D", "protocol.seed=5"])
+    changes = ["resources.evaluator_cpus=2", "containment.floor=D", "protocol.seed=5", "budget.latency_ms=1"]
+    used = override_config(OWN, changes)
     assert digest_of(OWN, used, used.dataset) == OWN.protocol.digest
 
 

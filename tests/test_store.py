@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.dataset
@@ -86,6 +87,17 @@ def test_an_evaluation_is_one_per_dataset_protocol_seed_and_epochs(store: Store)
     with pytest.raises(StoreError, match="dataset=digits"):
         store.append_evaluation(evaluation(1, cycle=5))
     assert [row.dataset for row in store.evaluations(dataset="digits")] == ["digits"]
+
+
+def test_rows_of_one_training_are_kept_together_or_not_at_all(store: Store) -> None:
+    both = [replace(evaluation(1), split=split) for split in ("test", "validation")]
+    store.append_evaluation(*both)
+    assert store.evaluations() == both
+    assert len(list(Path(store.folder).rglob("evaluations/**/part-*.parquet"))) == 1
+    again = [replace(evaluation(2), split="test"), both[1]]
+    with pytest.raises(StoreError, match="split=validation"):
+        store.append_evaluation(*again)
+    assert Store.open(store.folder).evaluations() == both
 
 
 def test_a_node_is_kept_once_for_each_kind_of_walls(store: Store) -> None:

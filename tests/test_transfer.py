@@ -11,13 +11,13 @@ from sample_run import make_run
 
 from nas_ray import rank_correlation
 from nas_ray.config import DatasetConfig, RunConfig
-from nas_ray.config_file import override_config
+from nas_ray.config_file import ConfigError, override_config
 from nas_ray.leaderboard import rank
 from nas_ray.outcome import Outcome
 from nas_ray.reevaluation import ReevaluationError, read_scores
 from nas_ray.schema import CandidateRow, EvaluationRow
 from nas_ray.store import Store
-from nas_ray.transfer import SEARCH, Transfer, choose_elites, plan_targets
+from nas_ray.transfer import SEARCH, Transfer, change_conditions, choose_elites, plan_targets
 
 OWN = RunConfig()
 
@@ -40,8 +40,8 @@ def measure(candidates: list[CandidateRow], names: list[str], failing: int = 0, 
     for target in targets:
         for number, candidate in enumerate(candidates):
             assert candidate.accuracy is not None
-            fails = number < failing and not target.built
-            accuracy = candidate.accuracy**2 if target.built else 1 - candidate.accuracy
+            fails = number < failing and not target.searched
+            accuracy = candidate.accuracy**2 if target.searched else 1 - candidate.accuracy
             rows += [
                 EvaluationRow(
                     id=candidate.id, cycle=candidate.cycle, index=candidate.index, dataset=target.name,
@@ -71,6 +71,7 @@ def test_top_and_sample_are_disjoint_parts_of_the_elites_and_always_the_same(sto
     assert len(both) == 5
     assert set(both[3:]) < set(elites[3:])
     assert choose_elites(rows, cycles, top=3, sample=2) == both
+    assert set(choose_elites(rows, cycles, sample=3)) < set(choose_elites(rows, cycles, sample=5))
     assert set(choose_elites(rows, cycles, sample=999)) == set(elites)
 
 
@@ -82,7 +83,7 @@ def test_run_without_elites_says_so(tmp_path: Path) -> None:
 
 def test_own_data_set_is_measured_again_from_seeds_that_the_search_did_not_use() -> None:
     own, other = plan_targets(OWN, OWN, ["fashion-mnist"], 2, remeasure=True)
-    assert (own.name, own.built, other.name, other.built) == ("digits", True, "fashion-mnist", False)
+    assert (own.name, own.searched, other.name, other.searched) == ("digits", True, "fashion-mnist", False)
     assert own.seeds == other.seeds == (1000, 1001)
     assert own.protocol == other.protocol == OWN.protocol.digest
     assert [target.name for target in plan_targets(OWN, OWN, ["mnist"], 1, remeasure=False)] == ["mnist"]
@@ -100,7 +101,61 @@ def test_changes_of_the_data_are_for_the_other_data_sets_and_those_of_the_protoc
 
 def test_every_data_set_that_a_run_searched_on_is_measured_again() -> None:
     several = RunConfig(also=(DatasetConfig(name="mnist"),))
-    assert [target.name for target in plan_targets(several, several, ["svhn"], 1, True)] == ["digits", "mnist", "svhn"]
+    targets = plan_targets(several, several, ["svhn"], 1, True)
+    assert [target.name for target in targets] == ["digits", "mnist", "svhn"]
+    assert [target.searched for target in targets] == [True, True, False]
+    assert [target.built for target in targets] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("change", "built"),
+    [
+        ("protocol.resolution=16", False),
+        ("budget.parameters=1000", False),
+        ("budget.flops=1000", False),
+        ("budget.memory_gib=1", False),
+        ("budget.train_seconds=600", True),
+        ("protocol.epochs=3", True),
+        ("dataset.train_limit=50", True),
+    ],
+)
+def test_candidates_are_built_again_wherever_the_searchs_builds_do_not_hold(change: str, built: bool) -> None:
+    own, other = plan_targets(OWN, change_conditions(OWN, [change]), ["mnist"], 1, remeasure=True)
+    assert (own.searched, own.built) == (True, built)
+    assert (other.searched, other.built) == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("protocol.seed=5", "--seeds says how many"),
+        ("budget.latency_ms=2", "limit on latency is held in the search alone"),
+        ("dataset.name=mnist", "--to names the data sets"),
+        ("dataset.root=/data", "said in --to"),
+        ("containment.screen=always", "screened in the search alone"),
+        ("evaluation.seeds=3", "has no effect on a transfer"),
+        ("cycles=3", "has no effect on a transfer"),
+        ("protocol={seed: 5}", "has no effect on a transfer"),
+    ],
+)
+def test_a_change_without_effect_is_refused_with_what_may_be_set(change: str, message: str) -> None:
+    allowed = (
+        r"dataset\.\* \(but name and root\), protocol\.\* \(but seed\), budget\.\* \(but latency_ms\), resources\.\*"
+    )
+    with pytest.raises(ReevaluationError, match=f"(?s){message}.*What may be set: {allowed}"):
+        change_conditions(OWN, ["protocol.epochs=3", change])
+
+
+def test_other_mistakes_in_a_change_are_told_as_everywhere() -> None:
+    with pytest.raises(ConfigError, match="did you mean epochs"):
+        change_conditions(OWN, ["protocol.epoch=3"])
+    with pytest.raises(ConfigError, match="write it as key=value"):
+        change_conditions(OWN, ["protocol.epochs"])
+
+
+def test_a_run_with_rungs_may_be_transferred_with_fewer_epochs() -> None:
+    own = override_config(OWN, ["protocol.epochs=9", "evaluation.scheduler=asha", "evaluation.grace_epochs=3"])
+    assert change_conditions(own, ["protocol.epochs=1"]).protocol.epochs == 1
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,8 @@ def _write(
     export, protocol, root = Export(out), config.protocol, out / INNER
     transform, transform_text = transform_of(protocol)
     datasets: set[str] = set()
+    unnamed: set[str] = set()  # data sets whose name cannot be part of a folder's
+    foreign = 0
     for elite in elites:
         try:
             code = complete_interface(elite.code, protocol)
@@ -94,7 +96,13 @@ def _write(
         given = hyperparameters_of(ast.parse(elite.code), protocol)
         trials = defaultdict[tuple[str, int], list[dict[str, object]]](list)
         for row in sorted(rows[elite.id], key=lambda row: (row.dataset, row.epochs, row.seed)):
-            trials[row.dataset, row.epochs].append(trial_of(row, protocol, given, transform))
+            used = protocol.vary(epochs=row.epochs)
+            if row.protocol != used.digest:
+                foreign += 1
+            elif SPLITTER in row.dataset or "/" in row.dataset:
+                unnamed.add(row.dataset)
+            else:
+                trials[row.dataset, row.epochs].append(trial_of(row, used, given, transform))
         for (dataset, epochs), entries in trials.items():
             folder = SPLITTER.join([TASK, lemur_dataset(dataset), METRIC, name])
             _put(root / "stat" / "train" / folder / f"{epochs}.json", write_trials(entries))
@@ -108,6 +116,10 @@ def _write(
             export.notes.append(f"LEMUR has no loader for {dataset}: its trials are there, but to train it needs one.")
         elif text:
             _put(root / "loader" / f"{dataset}.py", text.replace("TEST_PLACES", _places(dataset)))
+    for dataset in sorted(unnamed):
+        export.notes.append(f"Trials on {dataset} are not exported: LEMUR's names of data sets hold neither _ nor /.")
+    if foreign:
+        export.notes.append(f"Trials under other settings than the run's are not exported ({foreign}).")
     if protocol.fraction < 1:
         export.notes.append(f"The run trained on {protocol.fraction:.0%} of its training split; LEMUR trains on all.")
     _put(out / "README.md", _readme(config, export))

@@ -117,13 +117,14 @@ class Import:
         """Those of all programs and of their networks alone; made again where stored ones have other settings.
 
         Raises:
-            LemurError: this version of nas-ray gives programs other ids than the one that imported them.
+            LemurError: the tables cannot be read, or this version of nas-ray gives programs other ids than the one that
+                imported them.
         """
-        settings = pq.read_schema(self.folder / "sketches.parquet").metadata.get(SETTINGS, b"{}")
-        stored = json.loads(settings) == settings_of(sketcher)
-        table = self._read("sketches", ["id", "shingles", "signature"] if stored else ["id", "normalised"])
+        named = self._read("sketches", ["id"])
+        stored = json.loads((named.schema.metadata or {}).get(SETTINGS, b"{}")) == settings_of(sketcher)
+        table = self._read("sketches", ["shingles", "signature"] if stored else ["normalised"])
         self._check_ids()
-        ids = tuple(table["id"].to_pylist())
+        ids = tuple(named["id"].to_pylist())
         if not stored:
             made = [sketcher.sketch(text) for text in table["normalised"].to_pylist()]
             return Sketches.of(ids, made, sketcher.permutations)

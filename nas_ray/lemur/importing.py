@@ -229,7 +229,7 @@ def _sketches_table(programs: Sequence[ReadProgram], sketcher: Sketcher) -> pa.T
     ids, texts, sketches = zip(*parts.values(), strict=True)
     flat = Sketches.of(ids, sketches, sketcher.permutations)
     signatures = pa.array(flat.signatures.ravel())
-    places = pa.array(np.arange(0, signatures.__len__() + 1, sketcher.permutations, dtype=np.int32))
+    places = pa.array(np.arange(0, len(signatures) + 1, sketcher.permutations, dtype=np.int32))
     columns = [
         pa.array(ids),
         pa.array(texts),

@@ -70,7 +70,8 @@ def loader_of(dataset: str) -> str | None:
 def trial_of(row: EvaluationRow, protocol: ProtocolConfig, names: Iterable[str], transform: str) -> dict[str, Any]:
     """One evaluation as an entry of LEMUR's list; `names` are the hyperparameters that the program is given.
 
-    `accuracy` is that of nas-ray's validation split. `duration` is whole nanoseconds of training.
+    `protocol` is the one that the row was measured under, with its epochs. `accuracy` is that of nas-ray's validation
+    split. `duration` is whole nanoseconds of training.
     """
     values = hyperparameters(protocol)
     given = {"batch", *names, *(["weight_decay"] if protocol.weight_decay else [])} & set(values)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -26,6 +27,7 @@ from nas_ray.program import id_of, read_program
 from nas_ray.sketches import Sketch, Sketcher
 
 OUTSIDE = ("accuracy", "duration", "transform", "uid")  # of a trial; all else are hyperparameters
+LARGEST = 2**63 - 1  # whole number that a table holds
 
 Row = dict[str, Any]
 
@@ -62,6 +64,8 @@ class ReadTrials:
 def read_program_file(path: Path, root: Path, shingle_tokens: int, permutations: int) -> ReadProgram:
     """Read one program file below `root`."""
     shown = str(path.relative_to(root))
+    if not _is_text(path.name):
+        return ReadProgram(shown, None, refuse("program", shown, "file name", "the name is not UTF-8"))
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -96,7 +100,14 @@ def read_trials(folders: Sequence[TrialsFolder], root: Path) -> ReadTrials:
     rows: list[Row] = []
     for folder in folders:
         parts = folder.path.name.split(SPLITTER)
-        for file in sorted(folder.path.iterdir()):
+        try:
+            files = sorted(folder.path.iterdir())
+        except OSError as error:
+            read.files += 1
+            shown, why = str(folder.path.relative_to(root)), error.strerror or str(error)
+            read.refused.append(refuse("file", shown, "no folder of trials", why))
+            continue
+        for file in files:
             read.files += 1
             shown = str(file.relative_to(root))
             trials = _read_list(file, parts)
@@ -117,10 +128,12 @@ def read_trials(folders: Sequence[TrialsFolder], root: Path) -> ReadTrials:
 
 def _read_list(file: Path, parts: list[str]) -> list[Any] | tuple[str, str]:
     """The trials of a file, or (reason, detail) why there are none to read."""
-    if len(parts) != 4 or not all(parts):
+    if len(parts) != 4 or not all(parts) or not _is_text(file.parent.name):
         return "folder name", f"{file.parent.name} is not TASK{SPLITTER}DATASET{SPLITTER}METRIC{SPLITTER}NAME"
     if not (file.suffix == ".json" and file.stem.isascii() and file.stem.isdigit()):
         return "file name", f"{file.name} is not EPOCH.json"
+    if int(file.stem) > LARGEST:
+        return "file name", f"{file.name}: an epoch is at most {LARGEST}"
     try:
         trials = json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
@@ -132,21 +145,41 @@ def _mistake(trial: Any) -> tuple[str, str] | None:
     """(reason, detail) why a trial is not taken; None for a good one."""
     if not isinstance(trial, dict):
         return "not an object", f"it is a {type(trial).__name__}"
-    accuracy, transform, duration = trial.get("accuracy"), trial.get("transform"), trial.get("duration")
+    accuracy, transform, duration, uid = (trial.get(name) for name in ("accuracy", "transform", "duration", "uid"))
     if not _is_number(accuracy) or not 0 <= accuracy <= 1:
-        return "accuracy", f"accuracy is {accuracy!r}; a number between 0 and 1 is needed"
-    if not isinstance(transform, str) or not transform:
-        return "transform", f"transform is {transform!r}; a name is needed"
-    if duration is not None and (not isinstance(duration, int) or not 0 <= duration < 2**63):
-        return "duration", f"duration is {duration!r}; whole nanoseconds are needed"
-    values = [value for name, value in trial.items() if name not in OUTSIDE]
-    if not all(isinstance(value, str | bool) or _is_number(value) for value in values):
+        return "accuracy", f"accuracy is {reprlib.repr(accuracy)}; a number between 0 and 1 is needed"
+    if not transform or not _is_text(transform):
+        return "transform", f"transform is {reprlib.repr(transform)}; a name is needed"
+    whole = isinstance(duration, int) and not isinstance(duration, bool)
+    if duration is not None and not (whole and 0 <= duration <= LARGEST):
+        return "duration", f"duration is {reprlib.repr(duration)}; whole nanoseconds are needed"
+    if uid is not None and not (_is_text(uid) or _is_number(uid)):
+        return "uid", f"uid is {reprlib.repr(uid)}; a name is needed"
+    given = {name: value for name, value in trial.items() if name not in OUTSIDE}
+    if not all(isinstance(value, bool) or _is_text(value) or _is_number(value) for value in given.values()):
         return "hyperparameters", "a hyperparameter is neither a finite number nor a string"
+    if not all(map(_is_text, given)):
+        return "hyperparameters", "the name of a hyperparameter is not UTF-8"
     return None
 
 
 def _is_number(value: Any) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """True for what a float can hold."""
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _is_text(value: Any) -> TypeGuard[str]:
+    """True for a string that UTF-8 can write: JSON may hold half a surrogate pair, and the name of a file any bytes."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _row(trial: Row, parts: list[str], epoch: int) -> Row:
@@ -174,7 +207,8 @@ def _reason(rejection: Rejection) -> str:
 
 
 def refuse(kind: str, path: str, reason: str, detail: str, place: int | None = None) -> Row:
-    """A row of `REFUSED`."""
+    """A row of `REFUSED`. What UTF-8 cannot write of a path or a detail stands there as `\\udcff`."""
+    path, detail = (text.encode(errors="backslashreplace").decode() for text in (path, detail))
     return {"kind": kind, "path": path, "place": place, "reason": reason, "detail": detail}
 
 

@@ -134,9 +134,9 @@ class Store:
         """Record a candidate's final row."""
         self._append(row)
 
-    def append_evaluation(self, row: EvaluationRow) -> None:
-        """Record one measurement."""
-        self._append(row)
+    def append_evaluation(self, *rows: EvaluationRow) -> None:
+        """Record one measurement, or those of one training on several splits: all of them or none, whatever dies."""
+        self._append(*rows)
 
     def append_cycle(self, row: CycleRow) -> None:
         """Record a finished cycle; its presence is what says that the cycle is finished."""
@@ -150,22 +150,25 @@ class Store:
         """Record what a final round is going to train, before it does."""
         self._append(row)
 
-    def _append(self, row: AnyRow) -> None:
-        key = _key(row)
+    def _append(self, *rows: AnyRow) -> None:
+        """Append rows of one folder, as one part."""
+        kind, keys = type(rows[0]), [_key(row) for row in rows]
+        (folder,) = {folder_of(row) for row in rows}
         with self._mutex:
             self._hold_lock()
-            known = self._keys.get(row.TABLE)
+            known = self._keys.get(kind.TABLE)
             if known is None:
-                known = self._keys[row.TABLE] = {_key(old) for old in self._rows(type(row))}
-            if key in known:
-                named = ", ".join(f"{column}={value}" for column, value in zip(row.KEY, key, strict=True))
-                raise StoreError(f"{row.TABLE} of {self.folder} hold a row for {named} already; the first one is kept.")
-            folder = folder_of(row)
+                known = self._keys[kind.TABLE] = {_key(old) for old in self._rows(kind)}
+            there = next((key for key in keys if key in known), None)
+            if there is not None:
+                named = ", ".join(f"{column}={value}" for column, value in zip(kind.KEY, there, strict=True))
+                what = f"{kind.TABLE} of {self.folder} hold a row for {named} already"
+                raise StoreError(f"{what}; the first one is kept.")
             if folder not in self._next:
                 self._next[folder] = next_sequence(self.place, folder)
-            write_part(self.place, folder, self._next[folder], [row])
+            write_part(self.place, folder, self._next[folder], rows)
             self._next[folder] += 1
-            known.add(key)
+            known.update(keys)
 
     # Reading
 

@@ -69,9 +69,9 @@ def arm(moment: str) -> None:
                 die()
 
         GeneratorHandle.swap = swap  # type: ignore[method-assign]
-    elif moment == "re-evaluation":  # of a final round, a test row is kept and its validation row is not
+    elif moment == "re-evaluation":  # three trainings are kept, a fourth is done and is not
         kept = iter(range(1000))
-        die_before(Store, "append_evaluation", lambda store, row: row.purpose != "search" and next(kept) == 3)
+        die_before(Store, "append_evaluation", lambda store, *rows: rows[0].purpose != "search" and next(kept) == 3)
     elif moment == "compaction":  # the cycle is closed, its files are half merged
         real = Store.compaction_steps
 
