@@ -40,7 +40,7 @@ ENTRIES = (
     Entry("final", "jobs.final:final_command", "Train a run's best for longer; their test accuracy, once."),
     Entry("check", "jobs.check:check_command", "Check program files of your own: outcome and accuracy."),
     Entry("report", "jobs.report:report_command", "Write a run's report.html again."),
-    Entry("lemur", "jobs.lemur:lemur_app", "Import LEMUR's programs as a seed corpus, export elites to LEMUR."),
+    Entry("lemur", "jobs.lemur:lemur_app", "Import programs of LEMUR, export elites to it."),
     Entry("finetune", "jobs.finetune:finetune_command", "Fine-tune the generator on a finished cycle by hand."),
     Entry("doctor", "jobs.doctor:doctor_command", "Check everything that a long run needs before it starts."),
     Entry("pretrain", "jobs.pretrain:command", "Train the seed model that the package carries."),

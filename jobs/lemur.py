@@ -36,7 +36,8 @@ lemur_app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
-    help="Exchange programs and measurements with LEMUR (nn-dataset).",
+    help="Exchange programs and measurements with LEMUR (nn-dataset).\n\n"
+    "Example:  nas-ray lemur import installed --out corpora/lemur",
 )
 
 
