@@ -43,7 +43,7 @@ def facts_of(config: RunConfig) -> ModelFacts:
 
 def test_the_seed_model_is_fit_to_run() -> None:
     assert verdicts(RunConfig()) == {"model": "ok", "tokenizer": "ok", "lora": "ok"}
-    assert facts_of(RunConfig()).parameters == 2_066_112
+    assert facts_of(RunConfig()).parameters == 2_068_032
 
 
 def test_all_that_is_wrong_with_a_model_is_found_at_once(tmp_path: Path) -> None:
