@@ -11,7 +11,7 @@ export KMP_BLOCKTIME := 0
 
 help:
 	@echo "make search            set up and run the whole loop on digits with the seed model (about 3 minutes)"
-	@echo "make test              set up and run the tests (18 minutes on 2 busy cores)"
+	@echo "make test              set up and run the tests (half an hour on 2 busy cores)"
 	@echo "make test-slow         the opt-in tests: larger models, longer runs"
 	@echo "make test-torchvision  the data sets that torchvision reads, in an environment of their own (5.5 GB)"
 	@echo "make test-lemur        LEMUR's own reader and trainer on exported programs, likewise (7.5 GB)"
