@@ -20,6 +20,7 @@ from collections import Counter
 from transformers import AutoTokenizer
 
 from actors.engines import open_engine
+from benchmarks.learning import percent
 from nas_ray.answer import read_answer
 from nas_ray.build import build_program
 from nas_ray.candidate import Build, Completion, GenerationRequest
@@ -127,11 +128,8 @@ def main() -> None:
         answers = write_answers(requests, config)
         seconds = time.monotonic() - begun
         judged = [judge(requests[answer.index], answer, config, shape) for answer in answers]
-        cells = []
-        for place in range(len(STEPS)):
-            share = wilson(sum(passed > place for passed, _ in judged), len(judged))
-            assert share is not None
-            cells.append(f"{100 * share.estimate:.1f} [{100 * share.low:.1f}, {100 * share.high:.1f}]")
+        counts = (sum(passed > place for passed, _ in judged) for place in range(len(STEPS)))
+        cells = [percent(wilson(count, len(judged))) for count in counts]
         tokens = statistics.mean(answer.tokens for answer in answers)
         print(f"| {form}, n = {len(judged)} | " + " | ".join(cells) + f" | {tokens:.1f} | {seconds:.0f} |", flush=True)
         reasons = Counter(reason for _, reason in judged if reason)

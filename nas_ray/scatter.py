@@ -9,11 +9,11 @@ import math
 from collections.abc import Sequence
 from html import escape
 
+from nas_ray.chart import Frame
 from nas_ray.pareto import Costed, goal_value
 from nas_ray.schema import CandidateRow
 
-WIDTH, HEIGHT = 640, 300
-LEFT, RIGHT, TOP, BOTTOM = 48, 16, 12, 34
+FRAME = Frame(height=300, right=16)
 NAMES = {"parameters": "parameters", "flops": "FLOPs of one image", "latency": "latency of one image, ms"}
 MOST_TICKS = 8
 
@@ -30,21 +30,10 @@ def draw_scatter(rows: Sequence[CandidateRow], front: Sequence[CandidateRow], co
     low, high = math.log10(min(costs)), math.log10(max(costs))
 
     def place(row: CandidateRow) -> tuple[float, float]:
-        return _x_of(_cost_of(row, cost), low, high), _y_of(row.accuracy or 0.0)
+        return _x_of(_cost_of(row, cost), low, high), FRAME.y_of(row.accuracy or 0.0)
 
-    parts = [
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="accuracy against {escape(NAMES[cost])}" '
-        'xmlns="http://www.w3.org/2000/svg">'
-    ]
-    for tenth in range(0, 11, 2):
-        y = _y_of(tenth / 10)
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{10 * tenth}</text>')
-    for tick in _ticks(low, high):
-        x = _x_of(tick, low, high)
-        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{tick:,.10g}</text>')
-    middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(f'<text x="{middle}" y="{HEIGHT - 3}" text-anchor="middle">{escape(NAMES[cost])}</text>')
+    ticks = ((_x_of(tick, low, high), f"{tick:,.10g}") for tick in _ticks(low, high))
+    parts = FRAME.begin(f"accuracy against {NAMES[cost]}") + FRAME.label_x(ticks, NAMES[cost])
     parts.append('<g class="series-0 cloud">')
     parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5"/>' for x, y in map(place, known)]
     best = sorted((row for row in front if _is_known(row, cost)), key=lambda row: _cost_of(row, cost))
@@ -54,12 +43,12 @@ def draw_scatter(rows: Sequence[CandidateRow], front: Sequence[CandidateRow], co
         x, y = place(row)
         hint = f"{row.id}: {100 * (row.accuracy or 0.0):.2f} %, {_cost_of(row, cost):,.10g} {NAMES[cost]}"
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5"><title>{escape(hint)}</title></circle>')
-    parts.append("</g></svg>")
+    parts.append("</g>")
     names = (
-        f'<li class="series-0">{len(known)} novel valid candidates, accuracy in %</li>'
-        f'<li class="series-1">Pareto front: {len(best)} that no other beats in both</li>'
+        f"{len(known)} novel valid candidates, accuracy in %",
+        f"Pareto front: {len(best)} that no other beats in both",
     )
-    return f'<figure>{"".join(parts)}<figcaption><ul class="legend">{names}</ul></figcaption></figure>'
+    return FRAME.end(parts, names)
 
 
 def _is_known(row: CandidateRow, cost: str) -> bool:
@@ -82,9 +71,4 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _x_of(cost: float, low: float, high: float) -> float:
-    inner = WIDTH - LEFT - RIGHT - 24
-    return LEFT + 12 + inner * ((math.log10(cost) - low) / (high - low) if high > low else 0.5)
-
-
-def _y_of(share: float) -> float:
-    return TOP + (HEIGHT - TOP - BOTTOM) * (1 - share)
+    return FRAME.x_of((math.log10(cost) - low) / (high - low) if high > low else 0.5)
