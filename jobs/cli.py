@@ -30,6 +30,7 @@ class Entry(NamedTuple):
 
 ENTRIES = (
     Entry("search", "jobs.search:search_command", "Start a search from a configuration."),
+    Entry("plan", "jobs.plan:plan_command", "Plan a search: what to set for a budget, and what to expect."),
     Entry("config", "jobs.config:config_command", "Print every configuration key with its default and purpose."),
     Entry("resume", "jobs.resume:resume_command", "Go on with a search that ended early."),
     Entry("status", "jobs.status:status_command", "Show how far a run is, cycle by cycle."),
@@ -38,6 +39,8 @@ ENTRIES = (
     Entry("export", "jobs.export:export_command", "Retrain a candidate and write it as files of its own."),
     Entry("transfer", "jobs.transfer:transfer_command", "Evaluate a run's elites on other data sets."),
     Entry("final", "jobs.final:final_command", "Train a run's best for longer; their test accuracy, once."),
+    Entry("reliability", "jobs.reliability:reliability_command", "Re-train a random part of a run: how much was luck?"),
+    Entry("diagnose", "jobs.diagnose:diagnose_command", "Is a run learning, memorising, starving, measuring noise?"),
     Entry("check", "jobs.check:check_command", "Check program files of your own: outcome and accuracy."),
     Entry("report", "jobs.report:report_command", "Write a run's report.html again."),
     Entry("lemur", "jobs.lemur:lemur_app", "Import programs of LEMUR, export elites to it."),

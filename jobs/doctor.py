@@ -41,14 +41,6 @@ from nas_ray.adapters import folder_within, remove_folder
 from nas_ray.config import DatasetConfig, RunConfig
 from nas_ray.config_file import ConfigError, load_config
 from nas_ray.datasets import Dataset, in_shape, load_dataset
-from nas_ray.diagnosis import (
-    Finding,
-    ModelFacts,
-    adapter_parameters,
-    check_language_model,
-    check_prompt,
-    describe_dataset,
-)
 from nas_ray.generation_requests import RequestWriter
 from nas_ray.grammar import sample_program
 from nas_ray.judgement import judge_program
@@ -64,6 +56,14 @@ from nas_ray.machine import (
 from nas_ray.nodes import name_node
 from nas_ray.outcome import Outcome
 from nas_ray.program import read_program
+from nas_ray.readiness import (
+    Finding,
+    ModelFacts,
+    adapter_parameters,
+    check_language_model,
+    check_prompt,
+    describe_dataset,
+)
 from nas_ray.replay import Pair
 from nas_ray.sandbox import Sandbox
 from nas_ray.store.place import open_place

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from jobs.scatter import draw_dots
 from jobs.tables import candidate_table, open_console
-from nas_ray.leaderboard import pareto_front, rank
+from nas_ray.leaderboard import WINNERS_CURSE, pareto_front, rank
 from nas_ray.pareto import goal_value, parse_goals
 from nas_ray.schema import CandidateRow
 from nas_ray.store import Store, find_run
@@ -87,7 +87,7 @@ def leaderboard_command(
     count = f"{len(shown)} of {len(listed)}"
     console.print(
         f"{count}. Accuracy is that of the validation split; `nas-ray final` measures the test split.\n"
-        f"Next: nas-ray show {run} {shown[0].id[:10]}",
+        f"{WINNERS_CURSE}\nNext: nas-ray show {run} {shown[0].id[:10]}",
         soft_wrap=True,
     )
 

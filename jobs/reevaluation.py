@@ -2,11 +2,13 @@
 
 In: a run's store and what is missing (`nas_ray.reevaluation.Score`s). Out: rows in the store, each the moment it is
 known, so that a run that was ended early goes on where it was. Seeds of one candidate come one after another, and a
-failure ends them: what does not train from one seed is not tried from the next.
+failure ends them: what does not train from one seed is not tried from the next. With a limit on the time, candidates
+are begun one by one in the given order, so that those which were begun are as good as finished when it is over.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -51,6 +53,7 @@ def reevaluate(
     datasets: Mapping[str, Dataset],
     address: str | None,
     console: Console | None = None,
+    seconds: float | None = None,
 ) -> list[str]:
     """Measure what `scores` miss, in that order, and keep it; says how it goes on `console` (standard output).
 
@@ -59,6 +62,7 @@ def reevaluate(
         config: that evaluators and builders work by.
         datasets: by the targets' names.
         address: of a Ray cluster; None: RAY_ADDRESS, or one of this machine's own.
+        seconds: after which no training is begun, counted from when the cluster is there; None: all are.
 
     Returns:
         One line for each candidate that the engine lost in spite of its retries; the next call tries it again.
@@ -77,7 +81,7 @@ def reevaluate(
         ledger, watcher = Ledger(store), Watcher(config, store.folder, console=console or open_console())
         try:
             with end_on_signal(note), watcher, _open_pools(config, works, datasets) as (builders, trials):
-                run = _Run(works, builders, trials, store)
+                run = _Run(works, builders, trials, store, seconds)
                 run.begin()
                 pause = DRAW_SECONDS if watcher.console.is_terminal else LINE_SECONDS
                 shown = 0.0
@@ -116,12 +120,19 @@ class _Run:
     """The work of one call, between its first program and its last row. In the pools a work's key is (number, 0)."""
 
     def __init__(
-        self, works: Sequence[Work], builders: Mapping[str, BuilderPool], trials: TrialPool, store: Store
+        self,
+        works: Sequence[Work],
+        builders: Mapping[str, BuilderPool],
+        trials: TrialPool,
+        store: Store,
+        seconds: float | None,
     ) -> None:
         self.lost: list[str] = []
         self._works, self._builders, self._trials, self._store = works, builders, trials, store
-        self.left = len(works)
-        self._trained = self._refused = 0
+        self._done = self._trained = self._refused = 0
+        self._waiting: deque[Key] = deque()  # for a training
+        self._training: set[Key] = set()
+        self._end = math.inf if seconds is None else time.monotonic() + seconds
 
     def begin(self) -> None:
         """Have everything built or trained; nothing is waited for."""
@@ -130,7 +141,8 @@ class _Run:
             if name in self._builders:
                 self._builders[name].submit((number, 0), work.candidate.code)
             else:
-                self._train((number, 0))
+                self._waiting.append((number, 0))
+        self._train()
 
     def advance(self) -> None:
         """Take what was built and what was trained; waits a moment for the latter."""
@@ -140,21 +152,38 @@ class _Run:
                     self._refuse(key, built)
                 else:
                     self._works[key[0]].build = built
-                    self._train(key)
+                    self._waiting.append(key)
         for key, measured in self._trials.results(WAIT_SECONDS):
+            self._training.remove(key)
             self._keep(key, measured)
+        self._train()
+
+    @property
+    def left(self) -> int:
+        """Candidates that are still waited for: once the time is up, those in training alone."""
+        return len(self._training) if time.monotonic() >= self._end else len(self._works) - self._done
 
     def describe(self) -> str:
         """How far it is, for a person."""
-        done = len(self._works) - self.left
-        parts = [f"{done} of {len(self._works)} evaluated", f"{self._trained} trainings", f"{self._refused} refused"]
+        parts = [
+            f"{self._done} of {len(self._works)} evaluated",
+            f"{self._trained} trainings",
+            f"{self._refused} refused",
+        ]
         return ", ".join([*parts, *([f"{len(self.lost)} lost"] if self.lost else [])])
 
-    def _train(self, key: Key) -> None:
-        work = self._works[key[0]]
-        target = work.score.target
-        trial = Trial(work.candidate.code, target.name, work.seeds[0], (target.epochs,))
-        self._trials.submit(key, trial)
+    def _train(self) -> None:
+        """Begin what is waiting: with a limit on the time no more than will have a place soon, else all of it."""
+        if not self._waiting:
+            return
+        room = math.inf if self._end == math.inf else max(2 * self._trials.capacity, 1)
+        while self._waiting and len(self._training) < room and time.monotonic() < self._end:
+            key = self._waiting.popleft()
+            work = self._works[key[0]]
+            target = work.score.target
+            trial = Trial(work.candidate.code, target.name, work.seeds[0], (target.epochs,))
+            self._trials.submit(key, trial)
+            self._training.add(key)
 
     def _refuse(self, key: Key, refusal: Rejection) -> None:
         work = self._works[key[0]]
@@ -163,22 +192,22 @@ class _Run:
         else:
             self._store.append_evaluation(refusal_row(work.candidate, work.score.target, work.seeds[0], refusal))
             self._refused += 1
-        self.left -= 1
+        self._done += 1
 
     def _keep(self, key: Key, measured: Measurement) -> None:
         work = self._works[key[0]]
         if measured.outcome.is_engine_fault:
             self._lose(work, measured)
-            self.left -= 1
+            self._done += 1
             return
         seed = work.seeds.popleft()
         rows = training_rows(work.candidate, work.score.target, seed, work.build, measured)
         self._store.append_evaluation(*rows)
         self._trained += 1
         if work.seeds and measured.outcome is Outcome.VALID:
-            self._train(key)
+            self._waiting.appendleft(key)  # one that was begun comes first
         else:
-            self.left -= 1
+            self._done += 1
 
     def _lose(self, work: Work, why: Rejection | Measurement) -> None:
         self.lost.append(f"{work.candidate.id} on {work.score.target.name}: {why.outcome}, {why.detail}")

@@ -15,6 +15,11 @@ from nas_ray.pareto import number_fronts, objectives_of
 from nas_ray.schema import CandidateRow, CycleRow, EvaluationRow
 from nas_ray.store import Store, StoreError
 
+# Said wherever the scores of the best are shown.
+WINNERS_CURSE = (
+    "The best are shown with the score that they were chosen by, so they were lucky too: expect less from fresh seeds "
+    "(`nas-ray reliability` says how much)."
+)
 PLACE = re.compile(r"(\d+)[/.:](\d+)")  # cycle/index: the name of a candidate that has no id
 
 

@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from nas_ray.config import RunConfig
-from nas_ray.diagnosis import Finding
+from nas_ray.readiness import Finding
 from nas_ray.store.place import open_place
 from nas_ray.threads import PASSIVE_THREADS
 

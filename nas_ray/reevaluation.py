@@ -36,7 +36,7 @@ class Target:
     protocol: str  # see `digest_of`
     seeds: tuple[int, ...]
     epochs: int
-    purpose: str  # "transfer" | "final"
+    purpose: str  # "transfer" | "final" | "reliability"
     searched: bool  # True: one of the run's own data sets
     built: bool  # True: the search's builds hold here; False: candidates are built for its shape and budget first
 

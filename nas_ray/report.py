@@ -1,8 +1,8 @@
 """report.html: a whole run on one page that opens anywhere, without a network, a server or a script.
 
 In: a `Store`. Out: `report.html` in the run folder: what held the candidates in, the loop's effect cycle by cycle with
-95 % intervals, the funnel, how candidates ended, where the time went, what fine-tuning taught, the final round, the
-best candidates with their code, the configuration.
+95 % intervals, the funnel, how candidates ended, where the time went, what fine-tuning taught, the diagnosis, the final
+round, the best candidates with their code, the configuration.
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ from pygments.lexers import PythonLexer
 from nas_ray.chart import Series, draw_lines
 from nas_ray.config_file import dump_config
 from nas_ray.corpus_comparison import describe_corpus
+from nas_ray.diagnostics import Diagnosis, diagnose
 from nas_ray.final_round import FinalRound, read_rounds
 from nas_ray.funnel import STEPS, check_accounting
 from nas_ray.interval import Interval
-from nas_ray.leaderboard import pareto_front, rank
+from nas_ray.leaderboard import WINNERS_CURSE, pareto_front, rank
 from nas_ray.nodes import describe_nodes
 from nas_ray.outcome import Outcome
 from nas_ray.progress import CycleProgress, Progress, measure_progress
+from nas_ray.run_table import RunTable
 from nas_ray.scatter import draw_scatter
 from nas_ray.schema import CandidateRow, CycleRow
 from nas_ray.store import Store
@@ -70,9 +72,12 @@ def render_report(store: Store) -> str:
         _lesson_table([one.row for one in progress.cycles if one.row]),
         "<p>Mean negative log-likelihood under the generation prompt, before and after. A gain on the training elites "
         "alone is memorising; a gain on held-out elites is learning.</p>",
+        "<h2>Diagnosis</h2>",
+        *_diagnosis(diagnose(RunTable.read(store))),
         *_final_rounds(read_rounds(store)),
         *_pareto_plots(rows, config.selection.goals[1:] or ("parameters",)),
         f"<h2>Best {min(TOP, len(rank(rows)))} candidates</h2>",
+        f"<p>{escape(WINNERS_CURSE)}</p>",
         *(_candidate(number, row) for number, row in enumerate(rank(rows, TOP), start=1)),
         f"<h2>Configuration</h2><details><summary>config.yaml</summary><pre>{escape(dump_config(config))}</pre></details>",
     ]
@@ -135,6 +140,15 @@ def _time_table(rows: Sequence[CycleRow]) -> str:
         speed = f"{row.tokens_per_second:,.0f}"
         lines.append([str(row.cycle), *(_bar(value, row.total_seconds, ".1f") for value in seconds), speed])
     return _table(["cycle", *PHASES, "tokens/s"], lines)
+
+
+def _diagnosis(diagnosis: Diagnosis) -> list[str]:
+    """What the theory's diagnostics say, and what to change."""
+    lines = [
+        [one.id, one.verdict, *map(escape, (one.question, one.finding, one.advice))] for one in diagnosis.diagnostics
+    ]
+    table = _table(["", "verdict", "question", "what it means", "what to change"], lines)
+    return [f"<p>{escape(diagnosis.headline)}</p>", f"<details><summary>D1 to D17</summary>{table}</details>"]
 
 
 def _lesson_table(rows: Sequence[CycleRow]) -> str:

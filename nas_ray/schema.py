@@ -150,7 +150,7 @@ class EvaluationRow:
     tier: str = ""  # of the containment that held it, "A" .. "D"; "" where it is not known
     latency_ms: float | None = None  # one forward pass of one image, median
     split: str = "validation"  # that it is graded on; "test" in a final round only
-    purpose: str = "search"  # "search" | "transfer" | "final"
+    purpose: str = "search"  # "search" | "transfer" | "final" | "reliability"
     output: str = ""  # the end of what the program printed
     created: datetime = field(default_factory=now)
 

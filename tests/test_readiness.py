@@ -13,7 +13,10 @@ from nas_ray import seed_model
 from nas_ray.config import RunConfig
 from nas_ray.config_file import load_config
 from nas_ray.datasets import load_dataset
-from nas_ray.diagnosis import (
+from nas_ray.lora import train_adapter
+from nas_ray.lora_targets import choose_targets, outline_model
+from nas_ray.prompts import PromptError
+from nas_ray.readiness import (
     Finding,
     ModelFacts,
     adapter_parameters,
@@ -21,9 +24,6 @@ from nas_ray.diagnosis import (
     check_prompt,
     describe_dataset,
 )
-from nas_ray.lora import train_adapter
-from nas_ray.lora_targets import choose_targets, outline_model
-from nas_ray.prompts import PromptError
 from nas_ray.replay import Pair
 from tests.tiny_architectures import save_architecture
 
