@@ -4,8 +4,9 @@
     nas-ray search --config examples/paper_digits.yaml --run frozen --set finetune.enabled=false
     python benchmarks/learning.py runs/paper runs/frozen
 
-In: two finished runs. Out: a table of each, and the pooled last three cycles beside the first cycle and the control's
-last three. The bar is the fixed one of the configuration, so that shares mean the same in every cycle.
+In: finished runs, of several seeds. Out: a table of each, the pooled last three cycles beside the first cycle, and the
+means over all runs that learn and over all that do not, with Student's t over runs. The bar is the fixed one of the
+configuration, so that shares mean the same in every cycle.
 """
 
 from __future__ import annotations
@@ -71,6 +72,34 @@ def pool(store: Store, cycles: Sequence[int], bar: float) -> list[str]:
     return describe(rows, bar, sum(closed[cycle].elite for cycle in cycles))
 
 
+def summarise(rows: Sequence[CandidateRow], bar: float) -> tuple[float, float, float, float]:
+    """One run's shares of valid programs, mean accuracy of these, share of all over the bar, share of duplicates."""
+    judged = [row for row in rows if not row.outcome.is_engine_fault]
+    graded = [row.accuracy for row in judged if row.accuracy is not None]
+    over = sum(accuracy >= bar for accuracy in graded)
+    duplicates = sum(row.outcome is Outcome.DUPLICATE for row in judged)
+    count = max(1, len(judged))
+    return len(graded) / count, sum(graded) / max(1, len(graded)), over / count, duplicates / count
+
+
+def print_means(stores: Sequence[Store]) -> None:
+    """Means over the runs that learn and over the controls, first cycle and last ones."""
+    lines = []
+    for word, enabled in (("learning", True), ("control", False)):
+        chosen = [store for store in stores if store.config.finetune.enabled == enabled]
+        for name, part in (("first cycle", slice(0, 1)), (f"last {LAST} cycles", slice(-LAST, None))):
+            values = []
+            for store in chosen:
+                cycles = [row.cycle for row in store.cycles()][part]
+                rows = [row for cycle in cycles for row in store.candidates(cycle)]
+                values.append(summarise(rows, store.config.selection.threshold or 0.0))
+            if values:
+                cells = [percent(mean_interval(column)) for column in zip(*values, strict=True)]
+                lines.append((f"{word}, n = {len(chosen)}, {name}", cells))
+    print("### Means over runs\n")
+    print_table(("runs", "valid, %", "mean accuracy, %", "all over the bar, %", "duplicates, %"), lines)
+
+
 def main() -> None:
     stores = {name: Store.open(find_run(name)) for name in sys.argv[1:]}
     pooled = []
@@ -86,6 +115,7 @@ def main() -> None:
         pooled.append((f"{name}, last {LAST} cycles", pool(store, cycles[-LAST:], bar)))
     print("### Together\n")
     print_table(("cycles", *COLUMNS), pooled)
+    print_means(list(stores.values()))
 
 
 if __name__ == "__main__":

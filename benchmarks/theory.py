@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections import Counter
 from collections.abc import Sequence
 from statistics import fmean
 
@@ -25,10 +24,10 @@ import numpy as np
 from benchmarks.learning import print_table
 from nas_ray.diagnostics.convergence import fit_course
 from nas_ray.diagnostics.edits import UNAPPLIED, by_length
-from nas_ray.diagnostics.novelty import count_kinds
-from nas_ray.diversity import entropy
+from nas_ray.diagnostics.likelihoods import own_gains
+from nas_ray.diversity import measure_diversity
 from nas_ray.interval import Interval, mean_interval
-from nas_ray.run_table import RunTable, count_elites, freeze_bar, quality
+from nas_ray.run_table import RunTable, count_elites, freeze_bar
 from nas_ray.selection import select
 from nas_ray.store import Store, find_run
 from nas_ray.theory.convergence import quantile_path
@@ -63,14 +62,7 @@ def foretell(table: RunTable) -> tuple[list[float], list[float], list[float], li
     for number, cycle in enumerate(table.cycles[:-1]):
         rows = [row for row in table.candidates if row.cycle == cycle.cycle]
         bar = select(rows, table.config.selection, cycle.cycle).bar
-        own = set(cycle.elite_ids)
-        gains = [
-            old - new
-            for one, old, new in zip(
-                cycle.held_out_ids, cycle.nll_before_held_out, cycle.nll_after_held_out, strict=True
-            )
-            if one in own
-        ]
+        gains = own_gains(cycle, held_out=True)
         if bar is None or not gains:
             continue
         counts = count_elites(table, bar)
@@ -177,11 +169,11 @@ def print_edits(whole: Runs, edits: Runs) -> None:
     bins: dict[str, tuple[list[float], list[int], list[int]]] = {"full": ([], [], []), "delta": ([], [], [])}
     for mode, group in tables.items():
         for table in group:
-            archive = table.archive
             rows = [row for row in table.candidates if row.cycle and row.mode == mode and row.finish_reason != "length"]
             applied = [row for row in rows if row.outcome not in UNAPPLIED]
             lengths[mode] += [
-                (row.completion_tokens, row.outcome not in UNAPPLIED, quality(row, archive) is not None) for row in rows
+                (row.completion_tokens, (fits := row.outcome not in UNAPPLIED), fits and table.quality(row) is not None)
+                for row in rows
             ]
             for total, part in zip(bins[mode], by_length(table, applied), strict=True):
                 total.extend(part)
@@ -212,30 +204,25 @@ def print_edits(whole: Runs, edits: Runs) -> None:
 
 
 def print_entropies(groups: dict[str, Runs]) -> None:
-    """R5: entropy of the kinds that a cycle wrote, the floor that the mixture would keep, and the largest kind."""
+    """R5: entropy of the networks that a cycle wrote, and the floor that the mixture would keep."""
     lines = []
     for name, runs in groups.items():
         measured: list[float] = []
         floors: list[float] = []
-        largest: list[float] = []
+        repeated: list[float] = []
         for table in runs.values():
-            kinds = [
-                count_kinds(table, [row for row in table.candidates if row.cycle == cycle.cycle])
-                for cycle in table.cycles
-            ]
-            filled = [one for one in kinds if one]
-            start = entropy(_spread(filled[0]))
+            tokens = table.config.novelty.shingle_tokens
+            of_cycle = [measure_diversity(table.candidates, cycle.cycle, tokens) for cycle in table.cycles]
             a = max(0.0, min(1.0, fit_course(table, bar_of(table)).fit.alpha))
-            floors.append(entropy_path_bound(start, [max(1, cycle.elite) for cycle in table.cycles], a))
-            measured.append(fmean(entropy(_spread(one)) for one in filled[-3:]))
-            largest.append(fmean(max(one.values()) / one.total() for one in filled[-3:]))
-        lines.append((name, [str(len(runs)), *(show(mean_interval(values)) for values in (measured, floors, largest))]))
-    print("\nR5: kinds among the programs that could be trained or repeat one, last three cycles\n")
-    print_table(("runs", "n", "entropy, nats", "floor under the mixture, nats", "share of the largest kind"), lines)
-
-
-def _spread(kinds: Counter[str]) -> Sequence[str]:
-    return list(kinds.elements())
+            elites = [max(1, cycle.elite) for cycle in table.cycles]
+            floors.append(entropy_path_bound(of_cycle[0].graph_entropy, elites, a))
+            measured.append(fmean(one.graph_entropy for one in of_cycle[-3:]))
+            repeated.append(fmean(1 - one.graphs / max(1, one.programs) for one in of_cycle[-3:]))
+        lines.append(
+            (name, [str(len(runs)), *(show(mean_interval(values)) for values in (measured, floors, repeated))])
+        )
+    print("\nR5: traced networks among what was built, or repeats what was, in the last three cycles\n")
+    print_table(("runs", "n", "entropy, nats", "floor under the mixture, nats", "share of repeats and unbuilt"), lines)
 
 
 def read_runs(names: Sequence[str]) -> Runs:

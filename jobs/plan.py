@@ -3,10 +3,12 @@
     nas-ray plan --trainings 1100 --target 0.9
     nas-ray plan --pilot runs/search --hours 8
     nas-ray plan --config my_search.yaml --trainings 5000 --elite-rate 0.05:0.15 --smoothing 0.1:0.3 --json
+    nas-ray plan --pilot runs/search --why                           (with the formula of each number)
     python -m jobs.plan --trainings 1100                                         (the same)
 
 In: a configuration, a budget, and numbers: said (one, or LOW:HIGH), measured by a pilot run, or built-in guesses. Out:
-a table of settings, predictions with intervals, and what to give to `nas-ray search`. Nothing is started or written.
+a table of settings, predictions with intervals, warnings, and what to give to `nas-ray search`. Nothing is started or
+written.
 """
 
 from __future__ import annotations
@@ -50,7 +52,7 @@ QUANTITIES = (
     Quantity("smoothing", "--smoothing", 1.0),
     Quantity("reliability", "--reliability", 1.0),
     Quantity("seconds", "--seconds", math.inf),
-    Quantity("accuracy_sd", "--accuracy-sd", 0.5),
+    Quantity("noise_sd", "--noise-sd", 0.5),
     Quantity("bar", "--bar", 1.0),
 )
 RANGE = "X or LOW:HIGH"
@@ -90,10 +92,11 @@ def plan_command(
     seconds: Annotated[
         str | None, typer.Option(metavar=RANGE, help="Wall time of a training, with its share of all else.")
     ] = None,
-    accuracy_sd: Annotated[
-        str | None, typer.Option(metavar=RANGE, help="Spread of the valid programs' accuracies in a cycle.")
+    noise_sd: Annotated[
+        str | None, typer.Option(metavar=RANGE, help="Spread of one program's accuracies over seeds, 0 to 0.5.")
     ] = None,
     bar: Annotated[str | None, typer.Option(metavar="X", help="Accuracy of an elite; else the pilot's bar.")] = None,
+    why: Annotated[bool, typer.Option("--why", help="Say for each setting and prediction how it was found.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as one JSON object instead.")] = False,
 ) -> None:
     """Plan a search: what to set for a budget, why, and what to expect. Starts nothing.
@@ -102,7 +105,7 @@ def plan_command(
     """
     texts = {
         "elite_rate": elite_rate, "valid_rate": valid_rate, "novel_rate": novel_rate, "smoothing": smoothing,
-        "reliability": reliability, "seconds": seconds, "accuracy_sd": accuracy_sd, "bar": bar,
+        "reliability": reliability, "seconds": seconds, "noise_sd": noise_sd, "bar": bar,
     }  # fmt: skip
     said, mistakes = parse_said(texts)
     if pilot_cycles is not None and pilot is None:
@@ -127,7 +130,7 @@ def plan_command(
         values = plan.as_values() | {"checked": [_plain_check(one) for one in checked]}
         typer.echo(json.dumps(values, indent=2))
     else:
-        print_plan(plan, checked, config, open_console())
+        print_plan(plan, checked, config, why, open_console())
 
 
 def _plain_check(one: Checked) -> dict[str, Any]:
@@ -171,12 +174,17 @@ def _configure(source: Path | None, overrides: Sequence[str], table: RunTable | 
     return load_config(source, overrides)
 
 
-def print_plan(plan: Plan, checked: Sequence[Checked], source: Path | None, console: Console) -> None:
-    """What is known, what to set, what to expect, what to paste."""
-    for table in (_known(plan), _settings(plan), _predictions(plan), *([_checks(checked)] if checked else [])):
+def print_plan(plan: Plan, checked: Sequence[Checked], source: Path | None, why: bool, console: Console) -> None:
+    """What is known, what to set, what to expect, what to paste; `why`: with a formula for each."""
+    for table in (_known(plan), _settings(plan, why), _predictions(plan, why)):
         console.print()
         console.print(table)
+    for one in plan.predictions:
+        if one.warning:
+            console.print(Text(f"! {one.subject}: {one.warning}", style="yellow"), soft_wrap=True)
     if checked:
+        console.print()
+        console.print(_checks(checked))
         console.print(Text(describe_checks(checked)), soft_wrap=True)
     console.print()
     for note in plan.notes:
@@ -201,21 +209,19 @@ def _known(plan: Plan) -> Table:
     return table
 
 
-def _settings(plan: Plan) -> Table:
-    table = _table(f"Settings for {plan.sizes.trainings:,} trainings", "key", "now", "advised", "why")
+def _settings(plan: Plan, why: bool) -> Table:
+    reasons = ("why",) if why else ()
+    table = _table(f"Settings for {plan.sizes.trainings:,} trainings", "key", "now", "advised", *reasons)
     for one in plan.settings:
         advised = Text(str(one.advised), style="bold") if one.changes else Text("as it is", style="dim")
-        table.add_row(one.key, str(one.now), advised, Text(one.why))
+        table.add_row(one.key, str(one.now), advised, *([Text(one.why)] if why else []))
     return table
 
 
-def _predictions(plan: Plan) -> Table:
-    table = _table("Expected", "what", "value", "why")
+def _predictions(plan: Plan, why: bool) -> Table:
+    table = _table("Expected", "what", "value", *(("why",) if why else ()))
     for one in plan.predictions:
-        why = Text(one.why)
-        if one.warning:
-            why.append(f"\n! {one.warning}", style="yellow")
-        table.add_row(Text(one.subject), describe_prediction(one), why)
+        table.add_row(Text(one.subject), describe_prediction(one), *([Text(one.why)] if why else []))
     return table
 
 

@@ -5,6 +5,7 @@ In: a `Reliability` and an `Advice` for each data set. Out: lines on a console.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from rich.console import Console
@@ -12,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nas_ray.design_advice import WELL, WIDTH, Advice, Alternative, count_needed
+from nas_ray.diagnostics.diagnostic import chance
 from nas_ray.interval import Interval
 from nas_ray.rank_correlation import FEWEST
 from nas_ray.reliability import Reliability
@@ -89,6 +91,9 @@ def _lines(measured: Reliability) -> Iterator[tuple[str, str, str]]:
         yield "", _interval(measured.mixed), f"with the variance of all {measured.searched} scores of the search"
     if measured.in_cycle is not None:
         yield "reliability in a cycle", _interval(measured.in_cycle), "with their variance within a cycle"
+    if measured.survivors:
+        why = "asha trained only the better programs to the end, which cuts the variance of their scores off"
+        yield "reliability in a cycle", "not testable", why
     if measured.sigma_a is not None and measured.sigma_n is not None:
         points = f"{100 * measured.sigma_a:.2f} and {100 * measured.sigma_n:.2f} points"
         yield "quality, noise", points, "standard deviations over the run"
@@ -100,7 +105,7 @@ def _lines(measured: Reliability) -> Iterator[tuple[str, str, str]]:
             yield "reliability of the order", _interval(agreement.reliability), tail
     if (noise := measured.noise_ratio) is not None:
         said = "the same" if noise.p >= SIGNIFICANT else "more" if noise.ratio > 1 else "less"
-        counted = f"{noise.n_elites} elites, {noise.n_others} others, p = {noise.p:.2g}"
+        counted = f"{noise.n_elites} elites, {noise.n_others} others, {chance(noise.p)}"
         ratio = _interval(Interval(noise.low, noise.ratio, noise.high))
         meaning = {
             "the same": "no difference shown",
@@ -142,6 +147,8 @@ def _seeds(count: int) -> str:
 
 
 def _interval(interval: Interval) -> str:
+    if math.isnan(interval.low):
+        return f"{interval.estimate:.2f} (one value has no interval)"
     return f"{interval.estimate:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
 
 

@@ -7,6 +7,7 @@ of `nas_ray.theory.reliability`, for Gaussian qualities and noise and a fixed nu
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ WORTH = 1.05  # times the gain of the run's own design; what brings less is not 
 WELL = 0.8  # a reliability to aim at
 WIDTH = 0.3  # of an interval of the reliability that is narrow enough
 LEAST = 0.01  # a reliability or correlation of 0 would make every other design infinitely better
+MOST = 1 - 1e-9  # and one of 1 has no noise
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +68,14 @@ class Advice:
 def advise(measured: Reliability, table: RunTable) -> Advice | None:
     """Judge the run's design by what was measured; None without a reliability, and where a cycle keeps all it trains.
 
-    The reliability is `Reliability.selection`. The fidelity is that over the whole run: within a cycle, where programs
-    are more alike, it is lower, so that the gain of longer training is rather more than said.
+    The reliability is `Reliability.selection`. That of a long training was measured over the whole run and is brought
+    to the same footing: its noise stays, and its spread of qualities shrinks as that of the short one does
+    (`restrict`). The fidelity is that over the whole run.
     """
     scores = measured.selection
     trained = round(len(rank(table.candidates)) / max(len(table.cycles), 1))
-    quantile = table.config.selection.quantile
-    share = quantile if quantile is not None else len(table.elites) / max(len(table.valid), 1)
-    keep = max(1, round(share * trained))
-    if scores is None or keep >= trained:
+    keep = max(1, round(kept_share(table) * trained))
+    if scores is None or measured.icc is None or keep >= trained:
         return None
     seeds, rho = table.config.evaluation.seeds, keep / trained
     budget, one = trained * seeds, _within(scores)
@@ -92,8 +93,14 @@ def advise(measured: Reliability, table: RunTable) -> Advice | None:
     more_epochs = None
     if (fidelity := measured.fidelity) is not None:
         times = fidelity.epochs / measured.epochs
-        longer = gain(1.0 if fidelity.long_reliability is None else fidelity.long_reliability, times, 1, 1.0)
-        by_epochs = _map(lambda rho_f: longer / gain(one.estimate, 1, seeds, rho_f), _within(fidelity.rho))
+        of_run, rho_f = _within(measured.icc).estimate, _within(fidelity.rho)
+        long_of_run = 1.0 if fidelity.long_reliability is None else fidelity.long_reliability
+
+        def by_both(R: float, rho_f: float) -> float:
+            return gain(restrict(long_of_run, of_run, R), times, 1, 1.0) / gain(R, 1, seeds, rho_f)
+
+        corners = [by_both(*corner) for corner in itertools.product(one, rho_f)]
+        by_epochs = Interval(min(corners), by_both(one.estimate, rho_f.estimate), max(corners))
         more_epochs = Alternative(fidelity.epochs, 1, math.floor(budget / times), by_epochs)
     verdict, certain = _judge(more_seeds, more_epochs)
     return Advice(
@@ -103,13 +110,42 @@ def advise(measured: Reliability, table: RunTable) -> Advice | None:
         reliability=of_score,
         precision=_map(lambda R: elite_precision(R, rho).precision, of_score),
         pair_correct=_map(lambda R: rank_agreement(math.sqrt(R), math.sqrt(1 - R)).pair_correct, of_score),
-        curse=winners_curse(_spread(one.estimate, noise), noise / math.sqrt(seeds), rho),
+        curse=winners_curse(quality_spread(one.estimate, noise), noise / math.sqrt(seeds), rho),
         seeds_needed=repeats_needed(one.estimate, WELL).m,
         more_seeds=more_seeds,
         more_epochs=more_epochs,
         verdict=verdict,
         certain=certain,
     )
+
+
+def kept_share(table: RunTable) -> float:
+    """Share of a cycle's valid programs that the run keeps, 0 .. 1: its quantile, and without one elites / valid ones.
+
+    0 where there is no elite. At 1 nothing is selected, and `nas_ray.theory.reliability.elite_precision` says nothing.
+    """
+    quantile = table.config.selection.quantile
+    return quantile if quantile is not None else len(table.elites) / max(len(table.valid), 1)
+
+
+def quality_spread(reliability: float, sigma_n: float) -> float:
+    """Standard deviation of quality, where the noise is `sigma_n` and a single score has that reliability, 0 .. 1.
+
+    sigma_n sqrt(R / (1 - R)), of any unit, from R = sigma_a^2 / (sigma_a^2 + sigma_n^2); inf for R = 1.
+    """
+    return sigma_n * math.sqrt(reliability / (1 - reliability)) if reliability < 1 else math.inf
+
+
+def restrict(reliability: float, of_all: float, of_some: float) -> float:
+    """A reliability over all programs, for some of them, among whom another score's is `of_some` instead of `of_all`.
+
+    R / (1 - R) is the variance of quality over that of the noise. Noise stays, the variances of both qualities shrink
+    by one factor (and their correlation stays), so that R / (1 - R) shrinks as `of_some` / (1 - `of_some`) does:
+    the effect of group heterogeneity on reliability (Gulliksen 1950, chapter 10). All are over 0, `of_all` and
+    `of_some` under 1.
+    """
+    signal, noise = reliability * of_some * (1 - of_all), (1 - reliability) * (1 - of_some) * of_all
+    return signal / (signal + noise)
 
 
 def count_needed(measured: Reliability) -> int:
@@ -127,18 +163,13 @@ def _judge(seeds: Alternative, epochs: Alternative | None) -> tuple[str, bool]:
 
 
 def _within(interval: Interval) -> Interval:
-    return Interval(*(min(max(value, LEAST), 1.0) for value in interval))
+    return Interval(*(min(max(value, LEAST), MOST) for value in interval))
 
 
 def _map(function: Callable[[float], float], interval: Interval) -> Interval:
     """A monotone function of an estimate and its bounds."""
     low, estimate, high = (function(value) for value in interval)
     return Interval(min(low, high), estimate, max(low, high))
-
-
-def _spread(reliability: float, sigma_n: float) -> float:
-    """Standard deviation of quality, where the noise is `sigma_n` and a single score has that reliability."""
-    return sigma_n * math.sqrt(reliability / (1 - reliability))
 
 
 def _gain(value: float) -> float:

@@ -16,14 +16,15 @@ from typing import NamedTuple
 from scipy.special import expit, ndtri
 from scipy.stats import binom
 
-from nas_ray.guesses import Guesses, widen
+from nas_ray.guesses import STANDSTILL, Guesses
 from nas_ray.interval import LEVEL, Interval, wilson
 from nas_ray.run_table import RunTable, count_elites
 from nas_ray.theory.convergence import cycles_to_target_quantile, leaky_path, quantile_path
-from nas_ray.theory.elite_rate_fits import GeomFit, cycles_to_target_fit
+from nas_ray.theory.elite_rate_fits import GeomFit, cycles_to_target_fit, widen
 from nas_ray.theory.reliability import elite_precision, spearman_brown
 
 LONGEST = 1000  # cycles; what takes longer is not forecast
+ALL = 1 - 1e-12  # share kept that selects nothing: the law of the quantile is for shares under 1
 Z = float(ndtri((1 + LEVEL) / 2))
 
 Law = Callable[[float, float, float], float]  # of (elite rate, smoothing, reliability)
@@ -78,7 +79,8 @@ class Forecast:
         fit = self.guesses.logistic
         if fit is None or not fit.c1 > Z * fit.se_c1:
             return None
-        return max((math.log(target / (1 - target)) - fit.c0) / fit.c1, 0.0)
+        cycles = max((math.log(target / (1 - target)) - fit.c0) / fit.c1, 0.0)
+        return cycles if cycles <= LONGEST else None
 
     def logistic_share_after(self, cycles: int) -> float | None:
         """`share_after` by that law; None without a pilot's fit."""
@@ -88,14 +90,14 @@ class Forecast:
     def likelihood_ratio(self, elite_rate: float, reliability: float) -> float:
         """Lambda: how much likelier a true elite is to be selected than another program, the first cycle's value.
 
-        With h the precision of the best share elite_rate / valid_rate of the valid programs under reliability R_m
+        With h the precision of the best share elite_rate / first_valid_rate of the valid programs under reliability R_m
         (Spearman-Brown), and f its false-positive rate; f is thinned by the invalid programs, which nothing selects.
         Normal quality and normal noise of equal variance are assumed. A smoothing that a pilot's counts measured has
         the noise in it already: then it is infinite.
         """
         if self.guesses.smoothing.source == "pilot":
             return math.inf
-        valid = max(self.guesses.valid_rate.estimate, elite_rate)
+        valid = max(self.guesses.first_valid_rate.estimate, elite_rate)
         share = elite_rate / valid
         if share >= 1 or reliability >= 1:
             return math.inf  # no valid program is wrong to select, or none is selected wrongly
@@ -105,7 +107,8 @@ class Forecast:
 
     def _law_cycles(self, rate: float, smoothing: float, reliability: float, target: float) -> float:
         if self._dilutes(rate):
-            return cycles_to_target_quantile(rate, smoothing, self._kept, target)
+            cycles = cycles_to_target_quantile(rate, smoothing, self._kept, target)
+            return cycles if cycles <= LONGEST else math.inf
         path = leaky_path(rate, smoothing, self.likelihood_ratio(rate, reliability), LONGEST).P
         return next((float(cycle) for cycle, share in enumerate(path) if share >= target), math.inf)
 
@@ -116,12 +119,12 @@ class Forecast:
 
     def _dilutes(self, rate: float) -> bool:
         """True where more programs are kept than are elites: the law is then the quantile's, without noise."""
-        return rate * (1 + 1e-9) < self._kept < 1
+        return rate * (1 + 1e-9) < self._kept
 
     @property
     def _kept(self) -> float:
-        """Share of all programs written that selection keeps; above the elite rate it also keeps others."""
-        return self.quantile * self.guesses.valid_rate.estimate
+        """Share of the first cycle's programs that selection keeps, under 1; over the elite rate also others."""
+        return min(self.quantile * self.guesses.first_valid_rate.estimate, ALL)
 
     def _over_ranges(self, law: Law) -> Interval:
         known = (self.guesses.elite_rate, self.guesses.smoothing, self.guesses.reliability)
@@ -166,7 +169,7 @@ def check_forecast(forecast: Forecast, whole: RunTable) -> list[Checked]:
 
 def _fit_cycles(fit: GeomFit, target: float) -> Interval:
     unknown = Interval(math.inf, math.inf, math.inf)
-    if not math.isfinite(fit.se_b0 + fit.se_b1 + fit.cov_b0b1) or fit.b1 >= 0:
+    if not math.isfinite(fit.se_b0 + fit.se_b1 + fit.cov_b0b1) or fit.b1 > -STANDSTILL:
         return unknown  # on the boundary, where there are no standard errors, or without a slope
     factor = widen(fit)
     found = cycles_to_target_fit(

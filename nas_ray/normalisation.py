@@ -36,7 +36,7 @@ def normalise(code: str) -> str:
         SyntaxError, ValueError, RecursionError, MemoryError: as `ast.parse`; deep nesting may show only here.
     """
     tree = ast.parse(code)
-    plain = ast.unparse(ast.fix_missing_locations(_Normaliser(tree).visit(tree)))
+    plain = ast.unparse(_Normaliser(tree).visit(tree))
     words = []
     for token in tokenize.generate_tokens(io.StringIO(plain).readline):
         if token.type not in SILENT:
@@ -223,7 +223,7 @@ class _Normaliser(ast.NodeTransformer):
             if isinstance(statement, ast.AnnAssign) and not keep_annotations:
                 if statement.value is None:
                     continue
-                statement = ast.Assign([statement.target], statement.value)
+                statement = ast.Assign([statement.target], statement.value, lineno=statement.lineno)  # unparse asks
             kept.append(self.visit(statement))
         return kept or [ast.Pass()]
 

@@ -124,7 +124,8 @@ def _selection_settings(config: RunConfig, sizes: Sizes) -> Iterator[Setting]:
     elif sizes.widest_quantile < sizes.purest_quantile:
         why = f"the largest that keeps a normal population's spread: z / i = a = {_steepest(sizes):.2g} (high end)"
     else:
-        why = f"elite rate / valid rate = {sizes.purest_quantile:.2f}: more would keep programs under the bar too"
+        rates = f"elite rate / valid rate = {sizes.purest_quantile:.2f}"
+        why = f"{rates}, of the first cycle: more would keep programs under the bar too"
     yield Setting("selection.quantile", config.selection.quantile, sizes.quantile, why)
     bar = sizes.forecast.guesses.bar
     if bar is not None:
@@ -137,7 +138,7 @@ def _replay_setting(config: RunConfig, sizes: Sizes) -> Setting:
     """This cycle's share of the lesson is 1 / replay_last once under way, so a longer window means a smaller step."""
     tuning = config.finetune
     drift = math.sqrt(max(sizes.elites * (1 - tuning.held_out), 1.0) * (1 - 0.5 ** (1 / sizes.cycles)))
-    spread = gaussian_ce_limit(min(sizes.quantile, 0.999), 1.0).a_crit
+    spread = gaussian_ce_limit(sizes.quantile, 1.0).a_crit if sizes.quantile < 1 else 0.0
     # Rounded down quantiles keep the limit; one at 1/2 or over has none, and its ceiling is a prediction of its own.
     limit = min(drift, spread) if spread > 0 else drift
     steepest = _steepest(sizes)
@@ -218,6 +219,11 @@ def _notes(config: RunConfig, guesses: Guesses) -> Iterator[str]:
         yield (
             f"Built-in guesses, which know nothing of your model and data: {', '.join(guessed)}. What follows "
             "from them is no better."
+        )
+    if guesses.noise_sd is None:
+        yield (
+            "Winner's curse, gain of accuracy in a cycle and the programs that would show it are left out: they need "
+            "the noise of a training, which `nas-ray reliability RUN` measures on a pilot (or say --noise-sd)."
         )
     if config.selection.quantile is None:
         yield "The configuration keeps all over a threshold; the quantile is advised beside it."

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from nas_ray.design_advice import quality_spread
+from nas_ray.diagnostics.diagnostic import chance
 from nas_ray.guesses import Guesses, Known
 from nas_ray.interval import Interval
 from nas_ray.sizing import FEWEST_PAIRS, HOUR, Sizes, Wishes
@@ -53,8 +55,8 @@ def predict(sizes: Sizes, wishes: Wishes, held_out: float) -> Iterator[Predictio
     yield from _cost(sizes)
     yield _lesson_size(sizes, held_out)
     yield _diversity(sizes, held_out)
-    yield _ceiling(sizes)
-    yield _precision(sizes)
+    yield from _ceiling(sizes)
+    yield from _precision(sizes)
     yield from _accuracies(sizes)
     yield _gain_of_elites(sizes)
 
@@ -98,7 +100,7 @@ def describe_doubt(known: Guesses) -> str:
     if known.fit is None or known.logistic is None:
         return ""
     if known.fit.p_deviance < DOUBTFUL:
-        return f"the geometric law does not fit the pilot (p = {known.fit.p_deviance:.2g})"
+        return f"the geometric law does not fit the pilot ({chance(known.fit.p_deviance)})"
     better = 2 * (known.logistic.loglik - known.fit.loglik)
     return f"the pilot prefers the logistic law (difference in AIC {better:.1f})" if better > TELLING else ""
 
@@ -156,7 +158,7 @@ def _empty_lesson(sizes: Sizes, wishes: Wishes) -> Prediction:
     known = sizes.forecast.guesses
 
     def law(rate: float) -> float:
-        valid = max(known.valid_rate.estimate, rate)
+        valid = max(known.first_valid_rate.estimate, rate)
         return loop_yield(sizes.candidates, valid, rate / valid, known.novel_rate.estimate).prob_zero
 
     value = over_range(law, known.elite_rate)
@@ -186,7 +188,8 @@ def _lesson_size(sizes: Sizes, held_out: float) -> Prediction:
     own = sizes.elites * (1 - held_out)
     return Prediction(
         "own programs of a fine-tune", Interval(own, own, own), "programs",
-        f"quantile x valid x novel x N x (1 - {held_out:g} held out), without replay; at the first cycle's rates",
+        f"quantile x valid x novel x N x (1 - {held_out:g} held out), without replay; elites and valid ones "
+        "at the first cycle's rates",
         "" if own >= FEWEST_PAIRS - 0.5 else f"under {FEWEST_PAIRS}: it will learn them by heart",
     )  # fmt: skip
 
@@ -203,16 +206,18 @@ def _diversity(sizes: Sizes, held_out: float) -> Prediction:
     )  # fmt: skip
 
 
-def _ceiling(sizes: Sizes) -> Prediction:
-    steep = sizes.forecast.guesses.smoothing
-    rho = min(sizes.quantile, 0.999)
+def _ceiling(sizes: Sizes) -> Iterator[Prediction]:
+    """Of a quantile that selects."""
+    steep, rho = sizes.forecast.guesses.smoothing, sizes.quantile
+    if rho >= 1:
+        return
 
     def law(smoothing: float) -> float:
         return gaussian_ce_limit(rho, smoothing).total_gain_in_sd if smoothing > 0 else math.inf
 
     worst = law(steep.high)
     value = Interval(worst, law(steep.estimate), max(law(steep.low), worst))
-    return Prediction(
+    yield Prediction(
         "highest gain before the spread is used up", value, "sd",
         f"a normal population keeps its spread while a <= z / i = {gaussian_ce_limit(rho, 1.0).a_crit:.2f}; "
         "in standard deviations of quality at the start",
@@ -220,14 +225,17 @@ def _ceiling(sizes: Sizes) -> Prediction:
     )  # fmt: skip
 
 
-def _precision(sizes: Sizes) -> Prediction:
-    rho = min(sizes.quantile, 0.999)
+def _precision(sizes: Sizes) -> Iterator[Prediction]:
+    """Of a quantile that selects: where all are kept, all belong there."""
+    rho = sizes.quantile
+    if rho >= 1:
+        return
 
     def law(reliability: float) -> float:
         return elite_precision(spearman_brown(reliability, sizes.seeds), rho).precision
 
     value = over_range(law, sizes.forecast.guesses.reliability)
-    return Prediction(
+    yield Prediction(
         "selected programs that belong there", value, "share",
         f"best {rho:.0%} by score also best {rho:.0%} in truth, {sizes.seeds} seed{'s' if sizes.seeds > 1 else ''}; "
         "normal quality and noise",
@@ -235,25 +243,35 @@ def _precision(sizes: Sizes) -> Prediction:
 
 
 def _accuracies(sizes: Sizes) -> Iterator[Prediction]:
-    """In accuracy, where its spread is known."""
-    known = sizes.forecast.guesses
-    if known.accuracy_sd is None:
+    """In accuracy, where the noise of a training was measured or said.
+
+    The spread of quality is the one that the reliability and this noise imply, never that of the raw scores: a few
+    programs that learn nothing make that one wide, and say nothing of the others.
+    """
+    known, rho = sizes.forecast.guesses, sizes.quantile
+    if known.noise_sd is None or known.reliability.estimate >= 1 or rho >= 1:
         return
-    rho, spread = min(sizes.quantile, 0.999), known.accuracy_sd.estimate
+    noise = known.noise_sd.estimate
 
-    def parts(reliability: float) -> tuple[float, float]:
-        """Standard deviations of quality and of the noise of the mean of all seeds."""
-        quality = spread * math.sqrt(reliability)
-        return quality, spread * math.sqrt((1 - reliability) / sizes.seeds)
+    def law(reliability: float) -> float:
+        if reliability >= 1:
+            return 0.0  # quality without bounds, beside which there is no noise
+        return winners_curse(quality_spread(reliability, noise), noise / math.sqrt(sizes.seeds), rho)
 
-    curse = over_range(lambda one: winners_curse(*parts(one), rho), known.reliability)
     yield Prediction(
-        "elites' own accuracies too high by", curse, "accuracy",
-        "winner's curse, noise variance x i / sd of scores: compare re-trained accuracies only",
+        "elites' own accuracies too high by", over_range(law, known.reliability), "accuracy",
+        f"winner's curse, noise variance x i / sd of scores, noise {100 * noise:.2g} points: compare re-trained "
+        "accuracies only",
     )  # fmt: skip
-    gain = over_range(lambda one: gaussian_gain(*parts(known.reliability.estimate), rho, one).gain, known.smoothing)
-    yield Prediction("gain of mean accuracy in a cycle", gain, "accuracy", "a i sqrt(R) sigma_a (breeder's equation)")
+    quality = quality_spread(known.reliability.estimate, noise)
+    gain = over_range(lambda a: gaussian_gain(quality, noise / math.sqrt(sizes.seeds), rho, a).gain, known.smoothing)
+    yield Prediction(
+        "gain of mean accuracy in a cycle", gain, "accuracy",
+        "a i sqrt(R) sigma_a (breeder's equation), sigma_a = sigma_n sqrt(R / (1 - R)) of one training; what fewer bad "
+        "programs bring comes on top",
+    )  # fmt: skip
     if gain.estimate > 0:
+        spread = math.hypot(quality, noise / math.sqrt(sizes.seeds))
         needed = n_per_cycle(gain.estimate, spread, spread).n
         scored = sizes.candidates * known.valid_rate.estimate
         yield Prediction(

@@ -11,6 +11,7 @@ the same for every training, so the luck of its images is no part of the noise.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -126,6 +127,7 @@ class Reliability:
     mixed: Interval | None  # likewise, with the variance of all single scores of the search
     in_cycle: Interval | None  # likewise, with their variance within a cycle: what a cycle's selection can rely on
     searched: int  # single scores of the search
+    survivors: bool  # asha ended the search's weaker trainings early, so that its scores are those of the others
     sigma_a: float | None  # standard deviation of quality over the run's programs, share 0 .. 1
     sigma_n: float | None  # standard deviation of one training around its program's quality, likewise
     curse: Interval | None  # mean of (score in the search - mean of fresh ones) of the elites among the programs, t
@@ -149,7 +151,8 @@ class Reliability:
         """From rows of the purpose `reliability` on one data set of the run, its first; None where there are none.
 
         Fields for which there is too little are None. A program that failed from one seed counts with the scores that
-        it has.
+        it has. Of a search under asha only the better programs were trained to the end: the variance of their scores is
+        cut off below, so that `mixed` and `in_cycle` would be biased and are None.
         """
         name, protocol = dataset or table.config.dataset.name, table.config.protocol
         rows = [row for row in table.evaluations if row.purpose == PURPOSE and row.dataset == name]
@@ -161,6 +164,8 @@ class Reliability:
         icc = Interval(found.ci_low, found.ICC, found.ci_high) if found else None
         lengths = sorted({row.epochs for row in rows if row.epochs > protocol.epochs}, reverse=True)
         longer = ((epochs, gather(rows, epochs, protocol.vary(epochs=epochs).digest)) for epochs in lengths)
+        survivors = table.config.evaluation.scheduler == "asha"
+        whole = found is not None and not survivors
         fidelities = (find_fidelity(short, long, epochs, icc.estimate) for epochs, long in longer if icc)
         return cls(
             dataset=name,
@@ -170,9 +175,10 @@ class Reliability:
             trainings=len(rows),
             failures=Counter(row.outcome for row in rows if row.outcome is not Outcome.VALID),
             icc=icc,
-            mixed=_mix(pool([list(chain.from_iterable(singles))]), pool(groups)) if found else None,
-            in_cycle=_mix(pool(singles), pool(groups)) if found else None,
+            mixed=_mix(pool([list(chain.from_iterable(singles))]), pool(groups)) if whole else None,
+            in_cycle=_mix(pool(singles), pool(groups)) if whole else None,
             searched=sum(map(len, singles)),
+            survivors=survivors,
             sigma_a=max(found.sigma_a2, 0.0) ** 0.5 if found else None,
             sigma_n=found.sigma_n2**0.5 if found else None,
             curse=_measure_curse(table, short, name),
@@ -182,7 +188,7 @@ class Reliability:
         )
 
     def as_values(self) -> dict[str, Any]:
-        """Everything as plain values, for JSON."""
+        """Everything as plain values, for JSON; a bound that is not there is None."""
         return {column.name: _plain(getattr(self, column.name)) for column in fields(self)}
 
 
@@ -221,4 +227,4 @@ def _plain(value: Any) -> Any:
         return {str(name): _plain(one) for name, one in value.items()}
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
         return _plain(value._asdict())
-    return value
+    return None if isinstance(value, float) and math.isnan(value) else value

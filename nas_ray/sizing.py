@@ -58,16 +58,16 @@ class Sizes:
     fewest_elites: int  # in a cycle: the fine-tune's own, less those held out
     fewest_candidates: int  # for so many elites, and for hardly a cycle without any
     drift_elites: float  # training programs in a cycle that keep half of the diversity over all cycles
-    purest_quantile: float  # share of the valid programs that are elites: a larger one would keep others too
+    purest_quantile: float  # share of the first cycle's valid programs that are elites: more would keep others too
     widest_quantile: float  # larger ones let a normal population collapse at this smoothing
     forecast: Forecast  # under this quantile and these seeds
     to_target: Interval  # fine-tunes
 
     @property
     def elites(self) -> float:
-        """Novel elites of a cycle, at first."""
+        """Novel elites of the first cycle."""
         known = self.forecast.guesses
-        return self.quantile * known.valid_rate.estimate * known.novel_rate.estimate * self.candidates
+        return self.quantile * known.first_valid_rate.estimate * known.novel_rate.estimate * self.candidates
 
     @property
     def falls_short(self) -> bool:
@@ -79,20 +79,21 @@ class Sizes:
 def choose_sizes(config: RunConfig, guesses: Guesses, wishes: Wishes) -> Sizes:
     """Sizes for a budget. Raises PlanError with all that is wrong."""
     check_wishes(config, guesses, wishes)
-    useful = guesses.valid_rate.estimate * guesses.novel_rate.estimate
+    novel, first_valid = guesses.novel_rate.estimate, guesses.first_valid_rate.estimate
+    useful = guesses.valid_rate.estimate * novel
     datasets = 1 + len(config.also)
     trainings = count_trainings(config, guesses, wishes)
 
     rate, steep = guesses.elite_rate.estimate, guesses.smoothing.high
-    purest = min(rate / guesses.valid_rate.estimate, 1.0)
+    purest = min(rate / first_valid, 1.0)
     widest = widest_quantile(steep)
     quantile = round_down(min(purest, widest))
     cycles = wishes.cycles or _cycles_for(Forecast(guesses, quantile).cycles_to(wishes.target).estimate, config.cycles)
 
     drift = steep**2 / (1 - 0.5 ** (1 / cycles))
     fewest_elites = math.ceil(max(FEWEST_PAIRS, drift) / (1 - config.finetune.held_out))
-    kept = quantile * useful  # of all programs: novel and selected
-    lesson = min(rate * guesses.novel_rate.estimate, 1 - 1e-9)  # chance that one program is a novel elite
+    kept = quantile * first_valid * novel  # of the first cycle's programs: novel and selected
+    lesson = min(rate * novel, 1 - 1e-9)  # chance that one program is a novel elite
     fewest = max(math.ceil(fewest_elites / kept), math.ceil(math.log(wishes.miss) / math.log1p(-lesson)))
 
     seeds = choose_seeds(trainings / (cycles * datasets), quantile, guesses.reliability.estimate)
@@ -102,7 +103,7 @@ def choose_sizes(config: RunConfig, guesses: Guesses, wishes: Wishes) -> Sizes:
     if wishes.cycles is None and trainings / (cycles * per_program) < fewest:
         cycles = max(1, math.floor(trainings / (fewest * per_program)))
     candidates = max(1, math.floor(trainings / (cycles * per_program)))
-    needed = fewest_elites / (candidates * useful)
+    needed = fewest_elites / (candidates * first_valid * novel)
     if needed > quantile:  # too few candidates: rather others among the elites than nothing to learn from
         quantile = min(1.0, math.ceil(100 * needed) / 100)
     forecast = Forecast(guesses, quantile, seeds)
@@ -129,11 +130,11 @@ def check_wishes(config: RunConfig, guesses: Guesses, wishes: Wishes) -> None:
         value = getattr(wishes, name)
         if not 0 < value < 1:
             mistakes.append(f"{name} = {value:g}: a share, over 0 and under 1")
-    rate, valid = guesses.elite_rate, guesses.valid_rate
+    rate, valid = guesses.elite_rate, guesses.first_valid_rate
     if rate.source == "said" and rate.estimate > valid.estimate:
         mistakes.append(
-            f"elite_rate = {rate.estimate:g} is over valid_rate = {valid.estimate:g} ({valid.source}): both are shares "
-            "of all programs written, and an elite is valid"
+            f"elite_rate = {rate.estimate:g} is over the first cycle's valid rate, {valid.estimate:g} "
+            f"({valid.source}): both are shares of all its programs, and an elite is valid"
         )
     if not config.finetune.enabled:
         mistakes.append("finetune.enabled = False: a generator that never learns reaches no target; nothing to plan")

@@ -24,7 +24,7 @@ from nas_ray.plan import Plan, make_plan
 from nas_ray.run_table import RunTable
 from nas_ray.schema import CandidateRow, CycleRow, EvaluationRow
 from nas_ray.sizing import PlanError, Wishes, choose_seeds, choose_sizes, widest_quantile
-from nas_ray.theory.quality_gain import gaussian_ce_limit
+from nas_ray.theory.quality_gain import gaussian_ce_limit, winners_curse
 
 BAR = 0.6
 
@@ -228,3 +228,57 @@ def test_hours_are_trainings_of_so_many_seconds() -> None:
     assert choose_sizes(RunConfig(), guesses, Wishes(hours=2.0)).trainings == 720
     config = RunConfig(cycles=4, candidates_per_cycle=50)
     assert choose_sizes(config, said(), Wishes()).trainings == round(4 * 50 * 0.5 * 0.9), "else the configuration's"
+
+
+def test_shares_of_the_first_cycle_are_of_its_own_valid_programs_however_many_a_pilot_writes_later() -> None:
+    table = make_table(0.0, 6, rate=0.2)
+    broken = [
+        replace(row, outcome=Outcome.SHAPE_ERROR, stage=Stage.BUILD, accuracy=None)
+        if row.cycle == 0 and (row.accuracy or 1) < BAR and row.index % 4 == 1
+        else row
+        for row in table.candidates
+    ]
+    guesses = Guesses.of(RunTable.of(table.config, broken, table.cycles, table.evaluations))
+    first = [row for row in broken if row.cycle == 0]
+    valid = sum(row.accuracy is not None for row in first)
+    assert guesses.first_valid_rate.estimate == valid / len(first) < guesses.valid_rate.estimate
+    assert guesses.bar is not None
+    elites = sum((row.accuracy or 0) >= guesses.bar.estimate for row in first)
+    sizes = choose_sizes(RunConfig(), guesses, Wishes(trainings=5000))
+    assert sizes.purest_quantile == pytest.approx(elites / valid)
+    assert sizes.elites == pytest.approx(sizes.quantile * valid / len(first) * sizes.candidates)
+    assert guesses.overrule({"valid_rate": Interval(0.7, 0.7, 0.7)}).first_valid_rate.estimate == 0.7
+
+
+def test_gains_of_accuracy_come_from_the_measured_noise_and_are_left_out_without_one() -> None:
+    without = make_plan(RunConfig(), said(reliability=0.8), Wishes(trainings=1000))
+    assert not [one for one in without.predictions if one.unit == "accuracy"]
+    assert any("`nas-ray reliability RUN` measures" in note for note in without.notes)
+    plan = make_plan(RunConfig(), said(reliability=0.8, noise_sd=0.02, smoothing=0.1), Wishes(trainings=1000))
+    curse, gain = (one.value for one in plan.predictions if one.unit == "accuracy")
+    assert curse.estimate == pytest.approx(winners_curse(0.04, 0.02, plan.sizes.quantile))
+    assert 0 < gain.estimate < 0.1 * 0.04 * 2
+    assert not any("left out" in note for note in plan.notes)
+    sure = make_plan(RunConfig(), said(reliability=(0.5, 1.0), noise_sd=0.02), Wishes(trainings=1000))
+    assert next(one for one in sure.predictions if one.unit == "accuracy").value.low == 0
+
+
+def test_where_all_are_kept_nothing_is_selected_and_nothing_is_learned() -> None:
+    guesses = said(elite_rate=0.2, valid_rate=1.0, novel_rate=0.5, smoothing=0.2, noise_sd=0.02)
+    plan = make_plan(RunConfig(selection=SelectionConfig(quantile=1.0)), guesses, Wishes(trainings=2))
+    assert plan.sizes.quantile == 1
+    told = {one.subject for one in plan.predictions}
+    assert not told & {"selected programs that belong there", "elites' own accuracies too high by"}
+    assert all(map(math.isinf, plan.sizes.to_target))
+    assert Forecast(guesses, 1.0).share_after(50).estimate == pytest.approx(0.2)
+
+
+def test_a_smoothing_that_is_0_but_for_rounding_gives_no_number_of_cycles() -> None:
+    still = said(elite_rate=0.1, smoothing=1e-12, reliability=0.9)
+    assert still.smoothing.estimate == 0
+    for quantile in (0.1, 0.6):
+        assert all(map(math.isinf, Forecast(still, quantile).cycles_to(0.9)))
+    plan = make_plan(RunConfig(), replace(still, noise_sd=Known(0.02, 0.02, 0.02, "said")), Wishes(trainings=1000))
+    assert not [one for one in plan.predictions if one.subject.startswith("scored programs")]
+    slow = said(elite_rate=0.1, smoothing=1e-6, reliability=0.9)
+    assert all(map(math.isinf, Forecast(slow, 0.6).cycles_to(0.9))), "what takes a million cycles is not forecast"

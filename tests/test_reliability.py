@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Sequence
@@ -9,10 +10,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from jobs.reliability_text import print_reliability
 from nas_ray import rank_correlation
 from nas_ray.config import DatasetConfig, EvaluationConfig, ProtocolConfig, RunConfig, SelectionConfig
-from nas_ray.design_advice import WIDTH, advise, count_needed
+from nas_ray.design_advice import WIDTH, advise, count_needed, kept_share, restrict
 from nas_ray.interval import Interval
 from nas_ray.outcome import Outcome, Stage
 from nas_ray.reevaluation import ReevaluationError, Target
@@ -336,6 +339,83 @@ def test_a_score_that_is_a_mean_is_surer_than_one_of_its_trainings() -> None:
     assert advice.seeds == 3
     assert advice.reliability.estimate > measured.selection.estimate
     assert advice.more_seeds.seeds != 3
+
+
+def test_a_long_training_is_judged_within_a_cycle_as_the_short_one_is() -> None:
+    assert restrict(0.9, 0.8, 0.8) == pytest.approx(0.9)
+    assert restrict(1.0, 0.9, 0.3) == 1
+    spread, narrow, short, long = 0.2, 0.05, 0.05, 0.1  # standard deviations: of quality twice, of noise twice
+    of_all, of_some = (one**2 / (one**2 + short**2) for one in (spread, narrow))
+    assert restrict(spread**2 / (spread**2 + long**2), of_all, of_some) == pytest.approx(
+        narrow**2 / (narrow**2 + long**2)
+    )
+    few = CONFIG.model_copy(update={"selection": SelectionConfig(quantile=0.02)})
+    table = make_table(programs=400, sigma_a=0.05, drift=0.2, fidelity=0.95, config=few, long=400, dice=2)
+    measured = read(table)
+    assert measured.icc is not None
+    assert measured.in_cycle is not None
+    assert measured.icc.low > measured.in_cycle.high
+    mixed = advise(measured, table)
+    alike = advise(replace(measured, icc=measured.in_cycle), table)  # as if there were no footing to change
+    assert mixed is not None
+    assert alike is not None
+    assert mixed.more_epochs is not None
+    assert alike.more_epochs is not None
+    assert mixed.more_epochs.ratio.estimate < alike.more_epochs.ratio.estimate
+
+
+def test_the_bounds_of_more_epochs_hold_the_doubt_about_the_reliability_too() -> None:
+    few = CONFIG.model_copy(update={"selection": SelectionConfig(quantile=0.02)})
+    table = make_table(programs=200, sigma_n=0.1, fidelity=0.6, config=few, long=100)
+    measured = read(table)
+    assert measured.in_cycle is not None
+    known = replace(measured, in_cycle=Interval(*[measured.in_cycle.estimate] * 3))
+    wide, narrow = (advise(one, table) for one in (measured, known))
+    assert wide is not None
+    assert narrow is not None
+    assert wide.more_epochs is not None
+    assert narrow.more_epochs is not None
+    assert wide.more_epochs.ratio.estimate == narrow.more_epochs.ratio.estimate
+    assert wide.more_epochs.ratio.low < narrow.more_epochs.ratio.low
+    assert narrow.more_epochs.ratio.high < wide.more_epochs.ratio.high
+
+
+def test_what_asha_let_live_says_nothing_of_the_spread_within_a_cycle() -> None:
+    asha = CONFIG.model_copy(update={"evaluation": EvaluationConfig(scheduler="asha")})
+    table = make_table(programs=200, config=asha)
+    measured = read(table)
+    assert (measured.mixed, measured.in_cycle, measured.survivors) == (None, None, True)
+    assert measured.selection == measured.icc
+    assert "asha trained only the better programs to the end" in printed(measured, table)
+    assert "asha" not in printed(read(make_table()), make_table())
+
+
+def test_the_share_kept_is_the_quantile_or_what_the_run_kept() -> None:
+    assert kept_share(make_table()) == 0.25
+    threshold = CONFIG.model_copy(update={"selection": SelectionConfig(threshold=0.5, quantile=None)})
+    table = make_table(programs=60, config=threshold)
+    assert kept_share(table) == len(table.elites) / 60
+    assert kept_share(replace(table, cycles=())) == 0
+
+
+def test_one_elite_has_no_interval_and_no_chance_is_printed_as_0() -> None:
+    table = make_table(programs=100, elite_noise=6.0)
+    measured = read(table)
+    one = replace(measured, curse=Interval(math.nan, 0.02, math.nan))
+    text = printed(one, table)
+    assert "measured 2.00 (one value has no interval)" in text
+    assert "p < 0.001" in text
+    assert "nan" not in text
+    assert json.loads(json.dumps(one.as_values(), allow_nan=False))["curse"] == {
+        "low": None, "estimate": 0.02, "high": None,
+    }  # fmt: skip
+
+
+def printed(measured: Reliability, table: RunTable) -> str:
+    """What `nas-ray reliability` prints, its white space as single blanks."""
+    console = Console(width=200, record=True, file=io.StringIO())
+    print_reliability([(measured, advise(measured, table))], 0, [], console)
+    return " ".join(console.export_text().split())
 
 
 def test_where_everything_is_kept_a_score_decides_nothing() -> None:

@@ -10,7 +10,7 @@ from sample_run import make_run
 
 from nas_ray.config import RunConfig
 from nas_ray.outcome import Outcome, Stage
-from nas_ray.run_table import RunTable, count_elites, freeze_bar, quality
+from nas_ray.run_table import RunTable, count_elites, freeze_bar
 from nas_ray.schema import CandidateRow, CycleRow
 from nas_ray.selection import select
 
@@ -41,9 +41,33 @@ def test_a_duplicate_counts_with_the_accuracy_of_what_it_repeats() -> None:
     good = row(0, 0, 0.9)
     again = row(0, 1, None, outcome=Outcome.DUPLICATE, duplicate_of=good.id)
     of_a_bad_one = row(0, 2, None, outcome=Outcome.DUPLICATE, duplicate_of="gone")
-    counts = count_elites(table_of([good, again, of_a_bad_one], 1), 0.5)
+    table = table_of([good, again, of_a_bad_one], 1)
+    counts = count_elites(table, 0.5)
     assert (counts.drawn[0], counts.over[0]) == (3, 2)
-    assert quality(of_a_bad_one, {good.id: good}) is None
+    assert table.quality(of_a_bad_one) is None
+
+
+def test_a_duplicate_of_a_duplicate_counts_with_the_first_of_the_chain() -> None:
+    good = row(0, 0, 0.9)
+    graph = row(0, 1, None, outcome=Outcome.DUPLICATE, duplicate_of=good.id)
+    near = row(0, 2, None, outcome=Outcome.DUPLICATE, duplicate_of=graph.id)
+    exact = row(0, 3, None, outcome=Outcome.DUPLICATE, duplicate_of=near.id)
+    exact = replace(exact, id=near.id)  # the same text again: it is said to repeat its own id
+    table = table_of([good, graph, near, exact], 1)
+    assert [table.quality(one) for one in (graph, near, exact)] == [0.9, 0.9, 0.9]
+    assert table.original(near.id) == good.id
+
+
+def test_a_chain_that_comes_back_to_itself_ends() -> None:
+    one = row(0, 0, None, outcome=Outcome.DUPLICATE, duplicate_of="0-1")
+    other = row(0, 1, None, outcome=Outcome.DUPLICATE, duplicate_of="0-0")
+    assert table_of([one, other], 1).quality(one) is None
+
+
+def test_an_edit_that_changes_nothing_counts_with_its_parent_s_accuracy() -> None:
+    parent = row(0, 0, 0.9)
+    same = row(0, 1, None, outcome=Outcome.NO_CHANGE, parent_ids=(parent.id,))
+    assert table_of([parent, same], 1).quality(same) == 0.9
 
 
 def test_the_engine_s_own_faults_are_no_draws() -> None:

@@ -9,7 +9,9 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from nas_ray.diagnostics.diagnostic import Diagnostic, untestable
+from scipy.special import ndtr
+
+from nas_ray.diagnostics.diagnostic import Diagnostic, chance, untestable
 from nas_ray.interval import Interval
 from nas_ray.run_table import EliteCounts, RunTable, count_elites
 from nas_ray.theory.convergence import never_sampled_prob
@@ -22,13 +24,16 @@ from nas_ray.theory.elite_rate_fits import (
     no_learning_lrt,
     plateau_fit,
     quantile_fit,
+    widen,
 )
 
 FEWEST_CYCLES = 5  # with four, goodness of fit has two degrees of freedom and says nothing
 FEWEST_OVER = 5  # programs over the bar, in all
 LEVEL = 0.05
+LATE = 3  # cycles on either side, for whether the search still learns
 TARGET = 0.9  # share over the bar, for the forecast
 FAMILY = 0.001  # share of what the generator writes, of a family that should not be missed
+MISSED = 0.05  # chance of never drawing such a family that is taken
 SAFE = 3  # -ln(0.05): a family with N P / a of so much is missed with 5 % chance at most
 
 CONSTANT = "Does the share over the bar grow at a constant rate?"
@@ -65,12 +70,20 @@ def fit_course(table: RunTable, bar: float) -> Course:
     return Course(counts, geometric, models)
 
 
+def rate_interval(fit: GeomFit) -> Interval:
+    """95 % interval of r, wider where the counts scatter more than binomial ones."""
+    factor = widen(fit)
+    return Interval(fit.r * (fit.r_ci_low / fit.r) ** factor, fit.r, fit.r * (fit.r_ci_high / fit.r) ** factor)
+
+
 def diagnose_convergence(table: RunTable, bar: float | None) -> Iterator[Diagnostic]:
     """D7, D8, D9; `bar` is None where no cycle has set one."""
     counts = count_elites(table, bar) if bar is not None else None
     if counts is None or len(counts.cycles) < 2 or not 0 < counts.over.sum() < counts.drawn.sum():
         have = (
-            "no bar" if counts is None else f"{len(counts.cycles)} cycles and {counts.over.sum()} programs over the bar"
+            "no bar (--bar gives one)"
+            if counts is None
+            else f"{len(counts.cycles)} cycles and {counts.over.sum()} programs over the bar"
         )
         for number, question in (("D7", CONSTANT), ("D8", BOUNDED), ("D9", REACHES)):
             yield untestable(number, question, have, "two cycles with programs on either side of the bar")
@@ -91,16 +104,16 @@ def _constant(course: Course) -> Diagnostic:
             f"{cycles} cycles and {over} programs over the bar",
             f"{FEWEST_CYCLES} cycles and {FEWEST_OVER}",
         )
-    rate = Interval(fit.r_ci_low, fit.r, fit.r_ci_high)
+    rate = rate_interval(fit)
     finding = (
-        f"each cycle leaves r = {fit.r:.3f} [{fit.r_ci_low:.3f}, {fit.r_ci_high:.3f}] of what is under "
+        f"each cycle leaves r = {rate.estimate:.3f} [{rate.low:.3f}, {rate.high:.3f}] of what is under "
         f"{100 * course.counts.bar:.1f} %"
     )
     if fit.p_deviance >= LEVEL:
         finding += f"; the fit holds (p = {fit.p_deviance:.2f}, dispersion {fit.dispersion:.2f})"
         return Diagnostic("D7", CONSTANT, "ok", finding, rate, "a cycle")
     finding += (
-        f"; but the rate is not constant (p = {fit.p_deviance:.3f}, dispersion {fit.dispersion:.2f}): "
+        f"; but the rate is not constant ({chance(fit.p_deviance)}, dispersion {fit.dispersion:.2f}): "
         f"by AIC the {course.preferred} model is the best of {', '.join(course.models)}"
     )
     return Diagnostic("D7", CONSTANT, "note", finding, rate, "a cycle")
@@ -110,26 +123,41 @@ def _bounded(table: RunTable, course: Course) -> Diagnostic:
     """D8: is anything learned at all, and the cycles to TARGET with Fieller's interval."""
     counts, fit = course.counts, course.fit
     t = counts.cycles - counts.cycles[0]
-    first, last = counts.over[0] / counts.drawn[0], counts.over[-1] / counts.drawn[-1]
+    first, last = (counts.over[place] / max(1, counts.drawn[place]) for place in (0, -1))
     share = f"{100 * first:.0f} % over the bar in the first cycle, {100 * last:.0f} % in the last"
-    rate = Interval(fit.r_ci_low, fit.r, fit.r_ci_high)
-    test = no_learning_lrt(t, counts.drawn, counts.over)
-    if test.p_one_sided >= LEVEL:
-        finding = (
-            f"{share}: a rise is not distinguishable from none (one-sided p = {test.p_one_sided:.2f}); no forecast"
-        )
+    rate = rate_interval(fit)
+    root = math.sqrt(no_learning_lrt(t, counts.drawn, counts.over).lr) / widen(fit)
+    p = float(ndtr(-root if fit.b1 < 0 else root))
+    if not p < LEVEL:
+        finding = f"{share}: a rise is not distinguishable from none (one-sided {chance(p)}); no forecast"
         if len(t) < FEWEST_CYCLES:
             return untestable("D8", BOUNDED, f"{len(t)} cycles ({share})", f"{FEWEST_CYCLES} cycles, or a steeper rise")
         settings = table.config.finetune
         advice = (
-            f"finetune.epochs (now {settings.epochs}) and finetune.lr (now {settings.lr:g}) up if D1 does not say "
-            "memorising; more elites a cycle (candidates_per_cycle)"
+            f"finetune.epochs={2 * settings.epochs} (now {settings.epochs}) if D1 does not say memorising, or more "
+            "elites a "
+            f"cycle: candidates_per_cycle={2 * table.config.candidates_per_cycle} (now "
+            f"{table.config.candidates_per_cycle})"
             if settings.enabled
-            else "finetune.enabled is false: nothing is taught"
+            else "finetune.enabled=true (now false): nothing is taught"
         )
         return Diagnostic("D8", BOUNDED, "problem", finding, rate, "left a cycle", advice, "not learning")
-    finding = f"{share}; learning is shown (p = {test.p_one_sided:.1g}), smoothing a = {fit.alpha:.3f} a cycle"
+    finding = f"{share}; learning is shown ({chance(p)}), smoothing a = {fit.alpha:.3f} a cycle"
+    width = min(LATE, len(t) // 2)
+    if width and (late := _late(counts, width)) <= 0:
+        finding += f"; but not in the last {width} cycles ({late:+.2f} against the {width} before)"
+        return Diagnostic("D8", BOUNDED, "note", finding, rate, "left a cycle")
+    if fit.p_deviance < LEVEL:
+        finding += "; the geometric law is refused by D7, so this forecast is rough"
     return Diagnostic("D8", BOUNDED, "ok", f"{finding}; {_forecast(fit, len(t))}", rate, "left a cycle")
+
+
+def _late(counts: EliteCounts, width: int) -> float:
+    """Share over the bar in the last `width` cycles minus that in as many before."""
+    last, before = (
+        counts.over[part].sum() / counts.drawn[part].sum() for part in (slice(-width, None), slice(-2 * width, -width))
+    )
+    return float(last - before)
 
 
 def _forecast(fit: GeomFit, cycles: int) -> str:
@@ -137,7 +165,9 @@ def _forecast(fit: GeomFit, cycles: int) -> str:
     goal = f"{100 * TARGET:.0f} % over the bar"
     if math.isnan(fit.se_b0):
         return f"no interval for when {goal} (the fit lies on its boundary)"
-    found = cycles_to_target_fit(fit.b0, fit.b1, fit.se_b0, fit.se_b1, fit.cov_b0b1, TARGET)
+    factor = widen(fit)
+    errors = factor * fit.se_b0, factor * fit.se_b1, factor**2 * fit.cov_b0b1
+    found = cycles_to_target_fit(fit.b0, fit.b1, *errors, TARGET)
     if not found.bounded:
         return f"no bounded forecast for {goal}: the slope is not far enough from 0"
     when = f"cycle {found.T:.1f} [{found.fieller_low:.1f}, {found.fieller_high:.1f}] (Fieller)"
@@ -156,10 +186,8 @@ def _reaching(table: RunTable, course: Course) -> Diagnostic:
         "probability "
         f"{missed:.2f}; families from {100 * smallest:.2g} % on are seen in the long run with 95 %"
     )
-    if drawn * FAMILY / a >= SAFE:
+    if missed <= MISSED:
         return Diagnostic("D9", REACHES, "ok", finding)
-    advice = (
-        f"candidates_per_cycle (now {table.config.candidates_per_cycle}) up, or a lighter fine-tune (a = {a:.2f}) for "
-        "longer"
-    )
+    needed = math.ceil(drawn * math.log(MISSED) / math.log(missed)) if 0 < missed < 1 else None
+    advice = f"candidates_per_cycle={needed} (now {table.config.candidates_per_cycle})" if needed else ""
     return Diagnostic("D9", REACHES, "note", finding, advice=advice)

@@ -49,15 +49,20 @@ class Diagnosis:
     @property
     def headline(self) -> str:
         """All of it in a sentence."""
-        grows = next(one for one in self.diagnostics if one.id == "D8").verdict == "ok"
+        verdicts = {one.id: one.verdict for one in self.diagnostics}
+        grows = verdicts["D8"] == "ok"
         if self.causes:
             first = next(one.id for one in self.diagnostics if one.cause == self.causes[0])
             troubles = "; ".join(MEANINGS[cause] for cause in self.causes)
             but = "The share of good programs grows, but: " if grows else "This run has problems: "
             return f"{but}{troubles}. Begin with {first}."
+        notes = ", ".join(one.id for one in self.diagnostics if one.verdict == "note" and one.id != "D17")
+        more = f" To know: {notes}." if notes else ""
         if grows:
-            return "This run is learning, and nothing stands against it."
-        return "Nothing is wrong as far as can be seen; whether it learns is not testable yet."
+            return f"This run is learning.{more}"
+        if verdicts["D8"] == "note":
+            return f"This run has learned, but not in its last cycles.{more}"
+        return f"Nothing is wrong as far as can be seen; whether it learns is not testable yet.{more}"
 
     def as_values(self) -> dict[str, Any]:
         """Everything as plain values, for JSON; what is not a number there is null."""

@@ -1,6 +1,7 @@
 """One diagnostic: a question to a run, and the answer.
 
-In: nothing. Out: `Diagnostic`, and `untestable` for a question that the run has too few rows for.
+In: nothing. Out: `Diagnostic`, `untestable` for a question that the run has too few rows for, and what several of
+them say.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from nas_ray.config import FinetuneConfig
 from nas_ray.interval import Interval
 
 # ok: as it should be. note: true, and worth knowing, but no reason to stop. problem: the run suffers from it.
@@ -35,6 +37,18 @@ class Diagnostic:
 def untestable(number: str, question: str, have: str, needs: str) -> Diagnostic:
     """No verdict on too little data: what there is, and what would be enough."""
     return Diagnostic(number, question, "untestable", f"not testable with {have}; needs {needs}")
+
+
+def lighter(settings: FinetuneConfig) -> str:
+    """The next lighter fine-tune, as keys and values."""
+    if settings.epochs > 1:
+        return f"finetune.epochs={settings.epochs // 2} (now {settings.epochs})"
+    return f"finetune.lr={settings.lr / 2:g} (now {settings.lr:g})"
+
+
+def chance(p: float) -> str:
+    """A p-value for people."""
+    return f"p = {p:.2g}" if p >= 0.001 else "p < 0.001"
 
 
 class Sample(NamedTuple):

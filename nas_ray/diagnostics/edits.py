@@ -10,15 +10,16 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from nas_ray.diagnostics.diagnostic import Diagnostic, untestable
+from nas_ray.diagnostics.diagnostic import Diagnostic, chance, untestable
 from nas_ray.interval import Interval
 from nas_ray.outcome import Outcome
-from nas_ray.run_table import RunTable, quality
+from nas_ray.run_table import RunTable
 from nas_ray.schema import CandidateRow
-from nas_ray.theory.token_errors import delta_vs_full, hazard_slope_fit, strict_fit, validity_ratio_ci
+from nas_ray.theory.token_errors import delta_vs_full, hazard_slope_fit, loglinear_fit, strict_fit, validity_ratio_ci
 
 BINS = 5  # of completion length, equally full
 FEWEST = 100  # programs, for the slope
+ENOUGH = 300  # programs, likewise: earlier cycles are added until there are so many
 FEWEST_OF_A_KIND = 30  # edits and whole programs, to compare them
 LEVEL = 0.05
 UNAPPLIED = (Outcome.PATCH_FAILED, Outcome.NO_CHANGE, Outcome.NO_CODE)  # of edits
@@ -33,7 +34,7 @@ def diagnose_edits(table: RunTable) -> Iterator[Diagnostic]:
     """D10, D11."""
     whole = [row for row in table.candidates if row.mode == "full" and row.finish_reason != "length"]
     edits = [row for row in table.candidates if row.mode == "delta" and row.finish_reason != "length"]
-    yield _slope(table, whole)
+    yield _slope(table, _latest(whole, ENOUGH))
     # Only where the same generator wrote both: a later one writes more valid programs in either way.
     both = {row.cycle for row in whole} & {row.cycle for row in edits}
     whole, edits = ([row for row in rows if row.cycle in both] for rows in (whole, edits))
@@ -45,11 +46,20 @@ def diagnose_edits(table: RunTable) -> Iterator[Diagnostic]:
         yield _worth(table, whole, edits)
 
 
+def _latest(rows: Sequence[CandidateRow], enough: int) -> list[CandidateRow]:
+    """Rows of the last cycles, of as few as hold `enough`: an earlier generator had another error rate."""
+    chosen: list[CandidateRow] = []
+    for cycle in sorted({row.cycle for row in rows}, reverse=True):
+        chosen += [row for row in rows if row.cycle == cycle]
+        if len(chosen) >= enough:
+            break
+    return chosen
+
+
 def by_length(table: RunTable, rows: Sequence[CandidateRow]) -> Lengths:
     """Completions in BINS by length, those of one length together."""
-    archive = table.archive
     tokens = np.array([max(1, row.completion_tokens) for row in rows])
-    valid = np.array([quality(row, archive) is not None for row in rows])
+    valid = np.array([table.quality(row) is not None for row in rows])
     edges = np.unique(np.quantile(tokens, np.linspace(0, 1, BINS + 1)[1:-1]))
     place = np.searchsorted(edges, tokens, side="left")
     bins = [place == number for number in np.unique(place)]
@@ -69,7 +79,7 @@ def _slope(table: RunTable, whole: Sequence[CandidateRow]) -> Diagnostic:
     fit = hazard_slope_fit(lengths, drawn, valid)
     slope = Interval(fit.beta - 1.96 * fit.se_beta, fit.beta, fit.beta + 1.96 * fit.se_beta)
     finding = (
-        f"the hazard of a program grows with its length to the power of {fit.beta:.2f} (p = {fit.p_beta1:.2g} of 1)"
+        f"the hazard of a program grows with its length to the power of {fit.beta:.2f} ({chance(fit.p_beta1)} of 1)"
     )
     if fit.p_beta1 >= LEVEL:
         return Diagnostic("D10", INDEPENDENT, "ok", finding, slope, "power of length")
@@ -78,15 +88,16 @@ def _slope(table: RunTable, whole: Sequence[CandidateRow]) -> Diagnostic:
         if fit.beta < 1
         else ": a token's risk grows with what stands before it"
     )
+    factor = loglinear_fit(lengths, drawn, valid)
+    finding += f"; what fits is {factor.C:.2f} x {factor.mu_plus:.4f}^L"
     return Diagnostic("D10", INDEPENDENT, "note", finding, slope, "power of length")
 
 
 def _worth(table: RunTable, whole: Sequence[CandidateRow], edits: Sequence[CandidateRow]) -> Diagnostic:
     """D11: measured ratio of valid rates against the one that lengths, error rates and failed patches predict."""
-    archive = table.archive
     applied = [row for row in edits if row.outcome not in UNAPPLIED]
     phi = 1 - len(applied) / len(edits)
-    valid_edits, valid_whole = (sum(quality(row, archive) is not None for row in rows) for rows in (edits, whole))
+    valid_edits, valid_whole = (sum(table.quality(row) is not None for row in rows) for rows in (applied, whole))
     measured = validity_ratio_ci(valid_edits, len(edits), valid_whole, len(whole))
     interval = Interval(measured.low, measured.ratio, measured.high)
     length_whole, length_edit = (float(np.mean([row.completion_tokens for row in rows])) for rows in (whole, edits))

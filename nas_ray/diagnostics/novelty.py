@@ -5,17 +5,18 @@ In: a `RunTable`. Out: diagnostics over the last cycles.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from statistics import median
 
 from nas_ray.bands import choose_bands
-from nas_ray.diagnostics.diagnostic import Diagnostic, untestable
+from nas_ray.diagnostics.diagnostic import Diagnostic, lighter, untestable
 from nas_ray.interval import Interval, wilson
 from nas_ray.outcome import Outcome
-from nas_ray.run_table import RunTable, quality
+from nas_ray.run_table import RunTable
 from nas_ray.schema import CandidateRow
-from nas_ray.theory.novelty_filter import diversity_floor, good_turing, loop_yield, lsh_curve
+from nas_ray.theory.novelty_filter import diversity_floor, good_turing, hill_numbers, loop_yield, lsh_curve
 
 WINDOW = 3  # cycles
 FEWEST_ELITES = 5  # a cycle: with fewer the training set has next to no diversity
@@ -55,15 +56,14 @@ def novel_rate(table: RunTable) -> Interval | None:
 
 def count_kinds(table: RunTable, rows: Sequence[CandidateRow]) -> Counter[str]:
     """How often each kind of program is among `rows`: a duplicate is of the kind of what it repeats."""
-    earlier = {row.id: row.duplicate_of for row in table.candidates if row.outcome is Outcome.DUPLICATE and row.id}
-    return Counter(_first(row.duplicate_of or row.id, earlier) for row in rows if row.outcome in WRITTEN)
+    return Counter(table.original(row.duplicate_of or row.id) for row in rows if row.outcome in WRITTEN)
 
 
 def _fed(table: RunTable) -> Diagnostic:
     """D12: elites a cycle, and the chance of a cycle without one."""
-    last, rows, archive = table.cycles[-WINDOW:], _last_rows(table), table.archive
+    last, rows = table.cycles[-WINDOW:], _last_rows(table)
     drawn = max(1, len(rows))
-    written = sum(row.outcome is Outcome.DUPLICATE or quality(row, archive) is not None for row in rows)
+    written = sum(table.quality(row) is not None for row in rows)
     novel = sum(row.outcome is Outcome.VALID and row.novel for row in rows)
     elites = sum(cycle.elite for cycle in last)
     valid, new, good = written / drawn, novel / max(1, written), elites / max(1, novel)
@@ -71,8 +71,8 @@ def _fed(table: RunTable) -> Diagnostic:
     typical = median(cycle.elite for cycle in last)
     finding = (
         f"{typical:g} elites a cycle of {drawn / len(last):.0f} programs: {100 * valid:.0f} % could be trained or "
-        "repeat one that "
-        f"could, {100 * new:.0f} % of these are new, {100 * good:.0f} % of those are elites; "
+        "repeat one "
+        f"that could, {100 * new:.0f} % of these are new, {100 * good:.0f} % of those are elites; "
         f"a cycle without any has a chance of {chance.prob_zero:.2g}"
     )
     tau = table.config.novelty.tau
@@ -81,15 +81,17 @@ def _fed(table: RunTable) -> Diagnostic:
         return Diagnostic(
             "D12", FED, "ok", f"{finding}; their diversity is at least ln {typical:g} = {floor.log_M:.1f} nats"
         )
-    settings = table.config
-    advice = (
-        f"candidates_per_cycle (now {settings.candidates_per_cycle}) or selection.quantile "
-        f"(now {settings.selection.quantile}) up"
-    )
-    if new <= min(valid, 0.5):
-        advice = f"{_unblock(table)}. {advice}"
-    elif valid < 0.25:
-        advice = f"a generator that writes valid programs (D10, and `nas-ray status` for the outcomes). {advice}"
+    count, quantile = table.config.candidates_per_cycle, table.config.selection.quantile
+    more = math.ceil(count * FEWEST_ELITES / max(elites / len(last), 0.5))
+    advice = f"candidates_per_cycle={more} (now {count})"
+    if quantile is not None and quantile < 1:
+        advice += f" or selection.quantile={min(1.0, 2 * quantile):g} (now {quantile:g})"
+    if valid < 0.25:
+        advice = (
+            f"a generator that writes valid programs (`nas-ray status` has the outcomes, D10 the lengths); {advice}"
+        )
+    elif new < 0.5:
+        advice = f"{_unblock(table)}; {advice}"
     return Diagnostic("D12", FED, "problem", finding, advice=advice, cause="starving")
 
 
@@ -103,9 +105,11 @@ def _new(table: RunTable) -> Diagnostic:
     unseen = Interval(
         max(0.0, found.unseen_mass - 1.96 * found.se), found.unseen_mass, min(1.0, found.unseen_mass + 1.96 * found.se)
     )
+    effective = hill_numbers(list(kinds.values())).D1
     finding = (
-        f"{len(kinds)} kinds among the last {kinds.total()} programs, chance {found.unseen_mass:.2f} that the next is "
-        "another; "
+        f"{len(kinds)} kinds (as many as {effective:.0f} equally frequent ones) among the last {kinds.total()} "
+        "programs, "
+        f"chance {found.unseen_mass:.2f} that the next is of none of them; "
         f"{100 * rate.estimate:.0f} % [{100 * rate.low:.0f}, {100 * rate.high:.0f}] pass the filter"
     )
     advice = _unblock(table)
@@ -123,23 +127,15 @@ def _unblock(table: RunTable) -> str:
     settings = table.config
     if 2 * unlike > len(refused):
         return (
-            f"novelty.tau (now {settings.novelty.tau:g}) up: {unlike} of the last {len(refused)} programs that it "
+            f"novelty.tau={COPY:g} or more (now {settings.novelty.tau:g}): {unlike} of the last {len(refused)} "
+            "programs that it "
             "refused are less "
             f"than {COPY:g} alike to what they are said to repeat"
         )
     return (
-        f"generation.temperature (now {settings.generation.temperature:g}) up or finetune.epochs (now "
-        f"{settings.finetune.epochs}) down: the generator repeats itself"
+        f"{lighter(settings.finetune)}: the generator repeats itself (generation.temperature above "
+        f"{settings.generation.temperature:g} helps too, but drifts by itself)"
     )
-
-
-def _first(one: str, duplicates: dict[str, str]) -> str:
-    """The program that a chain of duplicates begins with."""
-    seen = {one}
-    while (earlier := duplicates.get(one)) and earlier not in seen:
-        one = earlier
-        seen.add(one)
-    return one
 
 
 def _seen(table: RunTable) -> Diagnostic:
@@ -152,5 +148,5 @@ def _seen(table: RunTable) -> Diagnostic:
     )
     if missed <= MISSED:
         return Diagnostic("D14", SEEN, "ok", finding)
-    advice = f"novelty.miss_rate (now {novelty.miss_rate:g}) down"
+    advice = f"novelty.miss_rate={MISSED / 5:g} (now {novelty.miss_rate:g})"
     return Diagnostic("D14", SEEN, "note", finding, advice=advice)

@@ -7,14 +7,17 @@ luck of a small validation set, which is the same for all seeds; so that part is
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from nas_ray.config import EvaluationConfig
+from nas_ray.design_advice import kept_share
 from nas_ray.diagnostics.diagnostic import Diagnostic, untestable
+from nas_ray.diagnostics.diagnostic import chance as chance_of
 from nas_ray.interval import Interval
 from nas_ray.outcome import Outcome
 from nas_ray.reliability import Reliability
@@ -29,6 +32,7 @@ NOISY = 0.5  # reliability under which half of what is selected is luck
 UNSTABLE = 0.5  # stability of the selection (kappa) under which it is nearer to a lottery
 SHAKY = 0.75  # and under which that is worth a note
 REDRAWS = 300
+RESAMPLES = 200
 PRECISE = 0.7
 FAITHFUL = 0.6
 MOST_IMAGES = 10**6
@@ -47,25 +51,28 @@ class Grain(NamedTuple):
     spread: float  # standard deviation of the scores within a cycle, likewise
     again: float  # share of the elites that would be chosen again with other images
     chance: float  # share that would be if they were drawn by lot
-
-    @property
-    def stability(self) -> float:
-        """Cohen's kappa of the two selections: 1 = the same elites, 0 = as if drawn by lot."""
-        return (self.again - self.chance) / (1 - self.chance)
+    stability: Interval  # Cohen's kappa of the two selections: 1 = the same elites, 0 = as if drawn by lot
 
 
 def measure_grain(table: RunTable) -> Grain | None:
-    """Select the last cycles' elites again from scores drawn anew; None for too few programs.
+    """Select the last cycles' elites again from scores drawn anew; None where that cannot be told.
 
     A parametric bootstrap: each program's score is drawn from the binomial law of its own accuracy (with Jeffreys'
     prior, so that 50 of 50 may be missed too). Scores of one cycle share their images, so two programs that fail on
-    the same ones differ less than independent draws: stability is rather better than this says. The number of images
-    is the least one of which all accuracies are whole parts.
+    the same ones differ less than independent draws: stability is rather better than this says. The interval is the
+    percentiles over resampled programs. The number of images is the least one of which all accuracies of the run's
+    first data set are whole parts. None for too few programs, for scores that are means over data sets or seeds or of
+    different epochs (ASHA), and for elites that were not chosen by accuracy alone.
     """
+    config = table.config
+    if config.also or config.evaluation != EvaluationConfig() or len(config.selection.goals) > 1:
+        return None
     single = [
         row.accuracy
         for row in table.evaluations
-        if row.purpose == "search" and row.outcome is Outcome.VALID and row.accuracy is not None
+        if (row.purpose, row.dataset, row.split) == ("search", config.dataset.name, "validation")
+        and row.outcome is Outcome.VALID
+        and row.accuracy is not None
     ]
     images = math.lcm(*{Fraction(one).limit_denominator(20_000).denominator for one in single}) if single else 1
     groups = [_scores(table, cycle) for cycle in table.cycles[-WINDOW:]]
@@ -75,11 +82,19 @@ def measure_grain(table: RunTable) -> Grain | None:
         return None
     dice = np.random.default_rng(0)
     chosen = sum(kept for _, kept in groups)
-    again = sum(_kept_again(scores, kept, images, dice) for scores, kept in groups) / chosen
     chance = sum(kept * kept / len(scores) for scores, kept in groups) / chosen
+
+    def again(drawn: Sequence[npt.NDArray[np.float64]], redraws: int) -> float:
+        pairs = zip(drawn, groups, strict=True)
+        return sum(_kept_again(scores, kept, images, dice, redraws) for scores, (_, kept) in pairs) / chosen
+
+    share = again([scores for scores, _ in groups], REDRAWS)
+    resampled = [again([dice.choice(scores, len(scores)) for scores, _ in groups], 5) for _ in range(RESAMPLES)]
+    kappas = ((value - chance) / (1 - chance) for value in (*np.quantile(resampled, (0.025, 0.975)), share))
+    low, high, kappa = (float(value) for value in kappas)
     noise = sum((scores * (1 - scores)).sum() for scores, _ in groups) / count / images
     spread = sum(((scores - scores.mean()) ** 2).sum() for scores, _ in groups) / (count - len(groups))
-    return Grain(images, math.sqrt(noise), math.sqrt(spread), again, chance)
+    return Grain(images, math.sqrt(noise), math.sqrt(spread), share, chance, Interval(low, kappa, high))
 
 
 def _scores(table: RunTable, cycle: CycleRow) -> tuple[npt.NDArray[np.float64], int]:
@@ -88,7 +103,9 @@ def _scores(table: RunTable, cycle: CycleRow) -> tuple[npt.NDArray[np.float64], 
     return np.array(scores), len(cycle.elite_ids)
 
 
-def _kept_again(scores: npt.NDArray[np.float64], kept: int, images: int, dice: np.random.Generator) -> float:
+def _kept_again(
+    scores: npt.NDArray[np.float64], kept: int, images: int, dice: np.random.Generator, redraws: int
+) -> float:
     """Expected number of the `kept` best that are among them again; ties are broken by lot."""
 
     def best(values: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
@@ -97,7 +114,7 @@ def _kept_again(scores: npt.NDArray[np.float64], kept: int, images: int, dice: n
 
     shares = (scores * images + 0.5) / (images + 1)
     first = best(scores)
-    return float(np.mean([(best(dice.binomial(images, shares) / images) & first).sum() for _ in range(REDRAWS)]))
+    return float(np.mean([(best(dice.binomial(images, shares) / images) & first).sum() for _ in range(redraws)]))
 
 
 def diagnose_proxy(table: RunTable) -> Iterator[Diagnostic]:
@@ -116,12 +133,12 @@ def _even(measured: Reliability | None) -> Diagnostic:
     ratio = measured.noise_ratio
     interval = Interval(ratio.low, ratio.ratio, ratio.high)
     finding = (
-        f"noise variance of {ratio.n_elites} elites over that of {ratio.n_others} others: {ratio.ratio:.2f} (p = "
-        f"{ratio.p:.2g})"
+        f"noise variance of {ratio.n_elites} elites over that of {ratio.n_others} others: {ratio.ratio:.2f} "
+        f"({chance_of(ratio.p)})"
     )
     if ratio.p >= LEVEL or ratio.ratio < 1:
         return Diagnostic("D6", EVEN, "ok", finding, interval, "ratio of variances")
-    advice = "evaluation.seeds above 1: selection on one score rewards luck"
+    advice = "evaluation.seeds=2: selection on one score rewards luck"
     return Diagnostic("D6", EVEN, "note", finding, interval, "ratio of variances", advice)
 
 
@@ -134,34 +151,46 @@ def _trusted(table: RunTable, measured: Reliability | None) -> Diagnostic:
             f"{grain.images} validation images alone give a score a standard deviation of {100 * grain.noise:.1f} "
             f"points, within a cycle programs differ by {100 * grain.spread:.1f}; "
             f"with other images {100 * grain.again:.0f} % of the last cycles' elites would be chosen again "
-            f"({100 * grain.chance:.0f} % by lot)"
+            f"({100 * grain.chance:.0f} % by lot; kappa {grain.stability.estimate:.2f} [{grain.stability.low:.2f}, "
+            f"{grain.stability.high:.2f}])"
         )
+    config = table.config
+    images = (
+        f"dataset.validation_limit={4 * config.dataset.validation_limit} (now {config.dataset.validation_limit})"
+        if config.dataset.validation_limit
+        else f"dataset.validation_fraction={min(2 * config.dataset.validation_fraction, 0.5):g} (now "
+        f"{config.dataset.validation_fraction:g})"
+    )
     advice = (
-        "more validation images (dataset.validation_fraction, dataset.validation_limit: now "
-        f"{table.config.dataset.validation_limit}), "
-        f"or evaluation.seeds (now {table.config.evaluation.seeds}) for the noise of training"
+        f"{images} for the images' part, evaluation.seeds={config.evaluation.seeds + 1} (now "
+        f"{config.evaluation.seeds}) "
+        "for the training's"
     )
     reliability = measured.selection if measured is not None else None
-    if grain is not None and grain.stability < UNSTABLE:
+    if grain is not None and grain.stability.estimate < UNSTABLE and grain.stability.high < SHAKY:
         finding = f"{coarse}: selection is mostly luck"
         return Diagnostic("D15", TRUSTED, "problem", finding, reliability, "reliability", advice, "noisy")
-    shaky = grain is not None and grain.stability < SHAKY
+    shaky = grain is not None and grain.stability.estimate < SHAKY
     if measured is None or reliability is None:
         if shaky:
             finding = f"{coarse}; `{COMMAND}` measures the rest of the noise"
             return Diagnostic("D15", TRUSTED, "note", finding, advice=advice)
         have = "no fresh seeds" if measured is None else f"{measured.programs} programs from fresh seeds"
         return untestable("D15", TRUSTED, have + (f" ({coarse})" if coarse else ""), f"`{COMMAND}`")
-    kept = table.config.selection.quantile or 0.25
     share = min(max(reliability.estimate, 0.0), 1.0)
     order = rank_agreement(math.sqrt(share), math.sqrt(1 - share)).pair_correct
-    precision = elite_precision(share, kept).precision
     finding = (
         f"reliability {reliability.estimate:.2f} [{reliability.low:.2f}, {reliability.high:.2f}] from "
         f"{measured.programs} programs x {measured.seeds} fresh seeds: {100 * order:.0f} % of all pairs are put in the "
-        f"right order, {100 * precision:.0f} % of a cycle's best {100 * kept:g} % belong there"
+        "right order"
     )
-    if measured.curse is not None:
+    kept = kept_share(table)
+    if 0 < kept < 1:
+        finding += (
+            f", {100 * elite_precision(share, kept).precision:.0f} % of the best {100 * kept:.0f} % of a cycle belong "
+            "there"
+        )
+    if measured.curse is not None and not math.isnan(measured.curse.low):
         low, curse, high = (100 * value for value in measured.curse)
         finding += f"; elites' own scores are {curse:.1f} points too high [{low:.1f}, {high:.1f}] (winner's curse)"
     finding += f"; {coarse}" if coarse else ""
@@ -185,6 +214,7 @@ def _lasting(table: RunTable, measured: Reliability | None) -> Diagnostic:
     )
     precise = measured.icc is not None and measured.icc.estimate > PRECISE
     if rho.high < FAITHFUL or (precise and rho.estimate < FAITHFUL):
-        advice = f"protocol.epochs above {table.config.protocol.epochs}: more seeds cannot make up for that"
+        epochs = table.config.protocol.epochs
+        advice = f"protocol.epochs={2 * epochs} (now {epochs}): more seeds cannot make up for that"
         return Diagnostic("D16", LASTING, "note", finding, rho, "correlation", advice)
     return Diagnostic("D16", LASTING, "ok", finding, rho, "correlation")

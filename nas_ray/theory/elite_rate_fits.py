@@ -25,6 +25,8 @@ from nas_ray.theory.geometric_profile import GeometricProfile
 from nas_ray.theory.inputs import require_not_negative, require_open_share
 from nas_ray.theory.quantile_profile import QuantileProfile
 
+OVERDISPERSED = 1.5  # Pearson's statistic over its degrees of freedom, from which standard errors are widened
+
 
 class GeomFit(NamedTuple):
     """1 - P_t = exp(b0 + b1 t). Standard errors are nan where the fit lies on the bound P_t = 0."""
@@ -121,6 +123,14 @@ def geom_fit(t: ArrayLike, N: ArrayLike, K: ArrayLike, conf: float = LEVEL) -> G
         r_ci_low=r_low,
         r_ci_high=r_high,
     )
+
+
+def widen(fit: GeomFit) -> float:
+    """Factor on standard errors, by what counts scatter more than binomial ones do; 1 where they do not.
+
+    Source: the quasi-likelihood scale of McCullagh and Nelder, Generalized Linear Models (1989), section 4.5.
+    """
+    return math.sqrt(fit.dispersion) if fit.dispersion > OVERDISPERSED else 1.0
 
 
 def no_learning_lrt(t: ArrayLike, N: ArrayLike, K: ArrayLike) -> LearningTest:

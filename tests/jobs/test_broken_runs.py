@@ -24,7 +24,15 @@ BROKEN = {
         "finetune.dropout=0",
     ),
     "starving": ("cycles=4", "candidates_per_cycle=40", "novelty.tau=0.3"),
-    "noisy": ("cycles=8", "candidates_per_cycle=40", "dataset.validation_limit=50"),
+    # With this learning rate programs are all alike; 50 images cannot tell them apart.
+    "noisy": (
+        "cycles=4",
+        "candidates_per_cycle=50",
+        "dataset.validation_limit=50",
+        "protocol.lr=0.00001",
+        "selection.quantile=0.25",
+        "selection.threshold=null",
+    ),
 }
 
 

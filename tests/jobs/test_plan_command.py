@@ -62,6 +62,20 @@ def test_a_pilot_is_measured_and_its_later_cycles_check_the_forecast(
     assert "after the pilot" not in out
 
 
+def test_formulas_come_where_they_are_asked_for_and_warnings_always(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("--trainings", "100", "--elite-rate", "0.05", "--smoothing", "0.05")
+    _, out, _ = call(capsys, *arguments)
+    assert re.search(r"^key +now +advised *$", out, re.M)
+    assert re.search(r"^what +value *$", out, re.M)
+    assert re.search(r"^! fine-tunes to 90% elites: the budget falls short", out, re.M)
+    tables = out.split("\n! ", maxsplit=1)[0].splitlines()
+    assert max(len(line.rstrip()) for line in tables) <= 100
+    _, out, _ = call(capsys, *arguments, "--why")
+    assert re.search(r"^key +now +advised +why *$", out, re.M)
+    assert "(1 - elite rate x novel rate)^N" in out
+    assert re.search(r"^! fine-tunes to 90% elites: the budget falls short", out, re.M)
+
+
 def test_json_holds_everything_and_no_infinities(run: Store, capsys: pytest.CaptureFixture[str]) -> None:
     before = sorted(Path(run.folder).rglob("*"))
     _, out, _ = call(capsys, "--pilot", run.folder, "--pilot-cycles", "3", "--hours", "0.5", "--json")
@@ -95,7 +109,7 @@ def test_all_mistakes_come_at_once_in_one_message(capsys: pytest.CaptureFixture[
 
 
 def test_numbers_and_ranges_are_read() -> None:
-    texts = dict.fromkeys(("valid_rate", "novel_rate", "reliability", "seconds", "accuracy_sd", "bar"))
+    texts = dict.fromkeys(("valid_rate", "novel_rate", "reliability", "seconds", "noise_sd", "bar"))
     found, mistakes = parse_said({**texts, "elite_rate": "0.2", "smoothing": "0:0.4"})
     assert mistakes == []
     assert found == {"elite_rate": Interval(0.2, 0.2, 0.2), "smoothing": Interval(0.0, 0.2, 0.4)}

@@ -32,7 +32,7 @@ RESULTS = (
     "reliability",
     "reliability_estimates",
 )
-WITHOUT_VECTORS = {"likelihood_gain", "forecast_elite_rate", "akaike", "variance_ratio"}
+WITHOUT_VECTORS = {"likelihood_gain", "forecast_elite_rate", "akaike", "variance_ratio", "widen"}
 
 
 def result_modules() -> Iterator[ModuleType]:
