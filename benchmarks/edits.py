@@ -1,7 +1,8 @@
 """How often a model's edits apply: both formats, beside whole programs by the same model.
 
     python -m benchmarks.edits                                              # the seed model
-    python -m benchmarks.edits --model PATH --count 16 --formats search_replace unified_diff --context 2048 --tokens 400
+    python -m benchmarks.edits --model PATH --engine vllm --dtype bfloat16 --count 16 --temperature 0.7 \\
+        --formats full search_replace unified_diff --context 2048 --tokens 400
 
 Parents are programs of the random grammar that build for digits, the same ones in each format. Every parent is shown
 with an accuracy and its size and one edit is asked for, at the temperature of a search. Out: a Markdown table of shares
@@ -91,6 +92,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="seed")
     parser.add_argument("--engine", default="auto")
+    parser.add_argument("--dtype", default="auto")
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--formats", nargs="+", default=["full", "search_replace"])
@@ -110,7 +112,7 @@ def main() -> None:
                 "seed": given.seed,
                 "candidates_per_cycle": given.count,
                 "model": {
-                    "path": given.model, "engine": given.engine, "context_tokens": given.context,
+                    "path": given.model, "engine": given.engine, "dtype": given.dtype, "context_tokens": given.context,
                     "concurrent_requests": min(32, given.count),
                 },
                 "generation": {

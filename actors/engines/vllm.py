@@ -20,6 +20,7 @@ from nas_ray.prompts import check_length, choose_stops, render_prompt
 
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the LoRA ranks that vLLM can be opened for
 _GIB = 1 << 30
+_STEP_TOKENS = 2048  # of all requests together in a step on a CPU: vLLM's own default there
 
 
 class VllmEngine:
@@ -69,6 +70,10 @@ class VllmEngine:
             # eager: LoRA rules out compilation on a CPU anyway, and without it no warm-up is done.
             settings["dtype"] = "float32" if self._model.dtype == "auto" else self._model.dtype
             settings["enforce_eager"] = True
+            # A prompt that is read in two parts takes a number back from its request's random generator, which
+            # PyTorch's CPU generator cannot do (vLLM 0.32): so a prompt waits until a step has room for all of it.
+            settings["enable_chunked_prefill"] = False
+            settings["max_num_batched_tokens"] = max(_STEP_TOKENS, self._model.context_tokens)
             settings["kv_cache_memory_bytes"] = int(self._model.cpu_cache_gib * _GIB)
             _register_architectures(ModelRegistry, self._folder)
         else:

@@ -186,7 +186,7 @@ from actors.engines import EngineError, open_engine
 from nas_ray.prompts import PromptError
 from tests.actors.test_engines import PROMPT, drain, make_config, make_request, write
 model, folders = sys.argv[1], sys.argv[2:]
-engine = open_engine(make_config(model, engine="vllm"))
+engine = open_engine(make_config(model, engine="vllm", concurrent_requests=24))
 found = {"together": {i: done.text for i, done in write(engine, list(range(6))).items()}}
 found["alone"] = {i: write(engine, [i])[i].text for i in range(6)}
 found["swaps"] = []
@@ -199,6 +199,9 @@ engine.step()
 engine.load_adapter(folders[1], 7)
 engine.add(make_request(1))
 found["kept"] = {i: done.adapter for i, done in drain(engine).items()}
+for index in range(24):  # different from the first line on, and together more than vLLM reads in one step
+    engine.add(make_request(index, f"# {index}" + PROMPT * 4))
+found["crowd"] = sorted(drain(engine))
 for name, call in (
     ("adapter", lambda: engine.load_adapter("/nowhere", 9)), ("prompt", lambda: engine.add(make_request(0, PROMPT * 6)))
 ):
@@ -229,4 +232,5 @@ def test_vllm_keeps_the_same_promises(tiny_model: Path, adapters: list[str]) -> 
     assert found["kept"] == {"0": 0, "1": 7}
     assert "adapter_config.json" in found["adapter"]
     assert "256" in found["prompt"]
-    assert found["statistics"][0] == 19
+    assert found["crowd"] == list(range(24))
+    assert found["statistics"][0] == 43
