@@ -200,7 +200,7 @@ engine.load_adapter(folders[1], 7)
 engine.add(make_request(1))
 found["kept"] = {i: done.adapter for i, done in drain(engine).items()}
 for index in range(24):  # different from the first line on, and together more than vLLM reads in one step
-    engine.add(make_request(index, f"# {index}" + PROMPT * 4))
+    engine.add(make_request(index, f"# {index}" + PROMPT * 3))
 found["crowd"] = sorted(drain(engine))
 for name, call in (
     ("adapter", lambda: engine.load_adapter("/nowhere", 9)), ("prompt", lambda: engine.add(make_request(0, PROMPT * 6)))
