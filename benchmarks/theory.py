@@ -111,7 +111,7 @@ def print_courses(runs: Runs) -> None:
     fits, halves = [], []
     for name, table in runs.items():
         bar = bar_of(table)
-        course = fit_course(table, bar)
+        course = fit_course(table, count_elites(table, bar))
         counts, fit = course.counts, course.fit
         rate = show(Interval(fit.r_ci_low, fit.r, fit.r_ci_high), 3)
         best = min(course.models.values())
@@ -213,7 +213,7 @@ def print_entropies(groups: dict[str, Runs]) -> None:
         for table in runs.values():
             tokens = table.config.novelty.shingle_tokens
             of_cycle = [measure_diversity(table.candidates, cycle.cycle, tokens) for cycle in table.cycles]
-            a = max(0.0, min(1.0, fit_course(table, bar_of(table)).fit.alpha))
+            a = max(0.0, min(1.0, fit_course(table, count_elites(table, bar_of(table))).fit.alpha))
             elites = [max(1, cycle.elite) for cycle in table.cycles]
             floors.append(entropy_path_bound(of_cycle[0].graph_entropy, elites, a))
             measured.append(fmean(one.graph_entropy for one in of_cycle[-3:]))

@@ -20,7 +20,7 @@ from nas_ray.guesses import STANDSTILL, Guesses
 from nas_ray.interval import LEVEL, Interval, wilson
 from nas_ray.run_table import RunTable, count_elites
 from nas_ray.theory.convergence import cycles_to_target_quantile, leaky_path, quantile_path
-from nas_ray.theory.elite_rate_fits import GeomFit, cycles_to_target_fit, widen
+from nas_ray.theory.elite_rate_fits import GeomFit, forecast_target, widen
 from nas_ray.theory.reliability import elite_precision, spearman_brown
 
 LONGEST = 1000  # cycles; what takes longer is not forecast
@@ -171,10 +171,7 @@ def _fit_cycles(fit: GeomFit, target: float) -> Interval:
     unknown = Interval(math.inf, math.inf, math.inf)
     if not math.isfinite(fit.se_b0 + fit.se_b1 + fit.cov_b0b1) or fit.b1 > -STANDSTILL:
         return unknown  # on the boundary, where there are no standard errors, or without a slope
-    factor = widen(fit)
-    found = cycles_to_target_fit(
-        fit.b0, fit.b1, factor * fit.se_b0, factor * fit.se_b1, factor**2 * fit.cov_b0b1, target
-    )
+    found = forecast_target(fit, target)
     if not found.bounded:
         return unknown
     return Interval(*(max(value, 0.0) for value in (found.fieller_low, found.T, found.fieller_high)))

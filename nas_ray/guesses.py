@@ -18,7 +18,7 @@ from nas_ray.reliability import Reliability
 from nas_ray.run_table import EliteCounts, RunTable, count_elites, freeze_bar
 from nas_ray.theory.cross_entropy import alpha_from_elite_counts
 from nas_ray.theory.elite_curves import LogisticFit
-from nas_ray.theory.elite_rate_fits import GeomFit, geom_fit, logistic_fit, widen
+from nas_ray.theory.elite_rate_fits import GeomFit, geom_fit, logistic_fit, rate_interval
 
 Source = Literal["said", "pilot", "guess"]
 
@@ -149,9 +149,7 @@ def _smoothing(counts: EliteCounts) -> tuple[Known | None, GeomFit | None]:
     fit = geom_fit(counts.cycles, counts.drawn, counts.over)
     if not (fit.r > 0 and math.isfinite(fit.r * fit.r_ci_low * fit.r_ci_high)):
         return None, None  # a single cycle has all the others, or all the elites
-    widening = widen(fit)
-    rates = (fit.r * (bound / fit.r) ** widening for bound in (fit.r_ci_high, fit.r, fit.r_ci_low))
-    low, estimate, high = (_no_rounding(1.0 - rate) for rate in rates)
+    low, estimate, high = (_no_rounding(1.0 - rate) for rate in reversed(rate_interval(fit)))
     note = f"geometric fit over {cycles} cycles, goodness of fit {chance(fit.p_deviance)}"
     return Known(low, estimate, high, "pilot", note), fit
 

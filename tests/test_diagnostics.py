@@ -307,6 +307,14 @@ def test_odd_configurations_are_diagnosed_too(changes: dict[str, object]) -> Non
     assert len(diagnose(healthy(**changes).table).diagnostics) == 17
 
 
+@pytest.mark.parametrize("shares", [(0.6, 1.0, 1.0), (1.0, 0.6), (0.0, 0.0, 0.7)])
+def test_cycles_with_all_or_none_over_the_bar_are_diagnosed_too(shares: tuple[float, ...]) -> None:
+    maker = RunMaker()
+    for good in shares:
+        maker.add_cycle(good, valid=1.0)
+    assert len(diagnose(maker.table, bar=0.5).diagnostics) == 17
+
+
 def test_a_run_that_stopped_learning_is_not_said_to_be_learning() -> None:
     maker = RunMaker(config_of(cycles=14))
     for cycle in range(14):

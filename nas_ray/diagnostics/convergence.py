@@ -9,21 +9,21 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from scipy.special import ndtr
+from scipy.special import ndtr, ndtri
 
 from nas_ray.diagnostics.diagnostic import Diagnostic, chance, untestable
-from nas_ray.interval import Interval
 from nas_ray.run_table import EliteCounts, RunTable, count_elites
 from nas_ray.theory.convergence import never_sampled_prob
 from nas_ray.theory.elite_rate_fits import (
     GeomFit,
     akaike,
-    cycles_to_target_fit,
+    forecast_target,
     geom_fit,
     logistic_fit,
     no_learning_lrt,
     plateau_fit,
     quantile_fit,
+    rate_interval,
     widen,
 )
 
@@ -54,9 +54,8 @@ class Course(NamedTuple):
         return min(self.models, key=lambda name: self.models[name])
 
 
-def fit_course(table: RunTable, bar: float) -> Course:
-    """Fit the share over `bar`; for a table with two cycles or more."""
-    counts = count_elites(table, bar)
+def fit_course(table: RunTable, counts: EliteCounts) -> Course:
+    """Fit the share over the bar of `counts`, those of the table; for two cycles or more."""
     t, drawn, over = counts.cycles - counts.cycles[0], counts.drawn, counts.over
     geometric = geom_fit(t, drawn, over)
     models = {
@@ -68,12 +67,6 @@ def fit_course(table: RunTable, bar: float) -> Course:
     if 0 < kept < 1:
         models["quantile"] = akaike(quantile_fit(t, drawn, over, kept).loglik, 2)
     return Course(counts, geometric, models)
-
-
-def rate_interval(fit: GeomFit) -> Interval:
-    """95 % interval of r, wider where the counts scatter more than binomial ones."""
-    factor = widen(fit)
-    return Interval(fit.r * (fit.r_ci_low / fit.r) ** factor, fit.r, fit.r * (fit.r_ci_high / fit.r) ** factor)
 
 
 def diagnose_convergence(table: RunTable, bar: float | None) -> Iterator[Diagnostic]:
@@ -88,7 +81,7 @@ def diagnose_convergence(table: RunTable, bar: float | None) -> Iterator[Diagnos
         for number, question in (("D7", CONSTANT), ("D8", BOUNDED), ("D9", REACHES)):
             yield untestable(number, question, have, "two cycles with programs on either side of the bar")
         return
-    course = fit_course(table, counts.bar)
+    course = fit_course(table, counts)
     yield _constant(course)
     yield _bounded(table, course)
     yield _reaching(table, course)
@@ -126,8 +119,7 @@ def _bounded(table: RunTable, course: Course) -> Diagnostic:
     first, last = (counts.over[place] / max(1, counts.drawn[place]) for place in (0, -1))
     share = f"{100 * first:.0f} % over the bar in the first cycle, {100 * last:.0f} % in the last"
     rate = rate_interval(fit)
-    root = math.sqrt(no_learning_lrt(t, counts.drawn, counts.over).lr) / widen(fit)
-    p = float(ndtr(-root if fit.b1 < 0 else root))
+    p = float(ndtr(ndtri(no_learning_lrt(t, counts.drawn, counts.over).p_one_sided) / widen(fit)))
     if not p < LEVEL:
         finding = f"{share}: a rise is not distinguishable from none (one-sided {chance(p)}); no forecast"
         if len(t) < FEWEST_CYCLES:
@@ -165,9 +157,7 @@ def _forecast(fit: GeomFit, cycles: int) -> str:
     goal = f"{100 * TARGET:.0f} % over the bar"
     if math.isnan(fit.se_b0):
         return f"no interval for when {goal} (the fit lies on its boundary)"
-    factor = widen(fit)
-    errors = factor * fit.se_b0, factor * fit.se_b1, factor**2 * fit.cov_b0b1
-    found = cycles_to_target_fit(fit.b0, fit.b1, *errors, TARGET)
+    found = forecast_target(fit, TARGET)
     if not found.bounded:
         return f"no bounded forecast for {goal}: the slope is not far enough from 0"
     when = f"cycle {found.T:.1f} [{found.fieller_low:.1f}, {found.fieller_high:.1f}] (Fieller)"

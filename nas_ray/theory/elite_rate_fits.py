@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from scipy.special import log_ndtr, ndtri
 from scipy.stats import chi2
 
-from nas_ray.interval import LEVEL
+from nas_ray.interval import LEVEL, Interval
 from nas_ray.theory.elite_counts import EliteSeries, Floats
 from nas_ray.theory.elite_curves import LogisticFit, PlateauFit, fit_logistic, fit_plateau
 from nas_ray.theory.geometric_profile import GeometricProfile
@@ -131,6 +131,25 @@ def widen(fit: GeomFit) -> float:
     Source: the quasi-likelihood scale of McCullagh and Nelder, Generalized Linear Models (1989), section 4.5.
     """
     return math.sqrt(fit.dispersion) if fit.dispersion > OVERDISPERSED else 1.0
+
+
+def rate_interval(fit: GeomFit) -> Interval:
+    """r with its profile interval, by `widen` on the logarithmic scale. Without a rate between 0 and inf: as it is.
+
+    Source: as of `widen`.
+    """
+    bounds = (fit.r_ci_low, fit.r, fit.r_ci_high)
+    if not (fit.r > 0 and math.isfinite(fit.r * fit.r_ci_low * fit.r_ci_high)):
+        return Interval(*bounds)
+    return Interval(*(fit.r * (bound / fit.r) ** widen(fit) for bound in bounds))
+
+
+def forecast_target(fit: GeomFit, target: float) -> TargetForecast:
+    """`cycles_to_target_fit` of a fit, its standard errors by `widen`."""
+    factor = widen(fit)
+    return cycles_to_target_fit(
+        fit.b0, fit.b1, factor * fit.se_b0, factor * fit.se_b1, factor**2 * fit.cov_b0b1, target
+    )
 
 
 def no_learning_lrt(t: ArrayLike, N: ArrayLike, K: ArrayLike) -> LearningTest:

@@ -32,7 +32,15 @@ RESULTS = (
     "reliability",
     "reliability_estimates",
 )
-WITHOUT_VECTORS = {"likelihood_gain", "forecast_elite_rate", "akaike", "variance_ratio", "widen"}
+WITHOUT_VECTORS = {
+    "likelihood_gain",
+    "forecast_elite_rate",
+    "akaike",
+    "variance_ratio",
+    "widen",
+    "rate_interval",
+    "forecast_target",
+}
 
 
 def result_modules() -> Iterator[ModuleType]:
