@@ -20,7 +20,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from benchmarks.learning import LAST, percent, print_table
+from benchmarks.learning import LAST, percent, print_table, show
 from nas_ray.config import NoveltyConfig
 from nas_ray.diversity import Diversity, measure_diversity
 from nas_ray.interval import Interval, mean_interval, wilson
@@ -86,11 +86,7 @@ def read_groups(arguments: Sequence[str]) -> dict[str, list[Run]]:
 
 def spread(values: Sequence[float], digits: int = 1) -> str:
     """A mean over runs with its interval; those that could not be measured (nan) are left out."""
-    interval = mean_interval([value for value in values if not math.isnan(value)])
-    if interval is None:
-        return "-"
-    bounds = "" if math.isnan(interval.low) else f" [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
-    return f"{interval.estimate:.{digits}f}{bounds}"
+    return show(mean_interval([value for value in values if not math.isnan(value)]), digits)
 
 
 def mean_accuracy(rows: Sequence[CandidateRow]) -> float:

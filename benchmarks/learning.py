@@ -11,6 +11,7 @@ configuration, so that shares mean the same in every cycle.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 
@@ -31,12 +32,17 @@ COLUMNS = (
 )
 
 
-def percent(interval: Interval | None) -> str:
+def show(interval: Interval | None, digits: int = 2) -> str:
+    """`0.25 [0.20, 0.30]`; the estimate alone where there are no bounds, because one value has none."""
     if interval is None:
         return "-"
-    if interval.low != interval.low:  # nan: one value has no interval
-        return f"{100 * interval.estimate:.1f}"
-    return f"{100 * interval.estimate:.1f} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
+    low, estimate, high = interval
+    bounds = "" if math.isnan(low) else f" [{low:.{digits}f}, {high:.{digits}f}]"
+    return f"{estimate:.{digits}f}{bounds}"
+
+
+def percent(interval: Interval | None) -> str:
+    return show(Interval(*(100 * value for value in interval)) if interval is not None else None, 1)
 
 
 def describe(rows: Sequence[CandidateRow], bar: float, elites: int) -> list[str]:

@@ -15,13 +15,12 @@ In: finished runs. Out: R1 (what likelihoods foretell of the next cycle), R3 (fi
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Sequence
 from statistics import fmean
 
 import numpy as np
 
-from benchmarks.learning import print_table
+from benchmarks.learning import print_table, show
 from nas_ray.diagnostics.convergence import fit_course
 from nas_ray.diagnostics.edits import UNAPPLIED, by_length
 from nas_ray.diagnostics.likelihoods import own_gains
@@ -37,14 +36,6 @@ from nas_ray.theory.novelty_filter import entropy_path_bound
 from nas_ray.theory.token_errors import delta_vs_full, hazard_slope_fit, strict_fit, validity_ratio_ci
 
 Runs = dict[str, RunTable]
-
-
-def show(interval: Interval | None, digits: int = 2) -> str:
-    if interval is None:
-        return "-"
-    if math.isnan(interval.low):
-        return f"{interval.estimate:.{digits}f}"
-    return f"{interval.estimate:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
 
 
 def bar_of(table: RunTable) -> float:
@@ -197,9 +188,8 @@ def print_edits(whole: Runs, edits: Runs) -> None:
     print_table(("", "ratio of valid rates", "break-even share of failures, %"), cells)
     print(
         f"\n{count['full']} whole programs of {tokens['full']:.0f} tokens, e = {errors['full']:.4f} a token, slope of "
-        "the hazard "
-        f"{slope.beta:.2f} (p = {slope.p_beta1:.2g}); {count['delta']} edits of {tokens['delta']:.0f} tokens, e = "
-        f"{errors['delta']:.4f}"
+        f"the hazard {slope.beta:.2f} (p = {slope.p_beta1:.2g}); {count['delta']} edits of {tokens['delta']:.0f} "
+        f"tokens, e = {errors['delta']:.4f}"
     )
 
 

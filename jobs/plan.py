@@ -134,7 +134,7 @@ def plan_command(
 
 
 def _plain_check(one: Checked) -> dict[str, Any]:
-    intervals = {"forecast": one.forecast._asdict(), "counted": one.counted._asdict()}
+    intervals = {"forecast": one.forecast.as_values(), "counted": one.counted.as_values()}
     return one._asdict() | intervals | {"held": one.held}
 
 

@@ -21,6 +21,10 @@ class Interval(NamedTuple):
     estimate: float
     high: float
 
+    def as_values(self) -> dict[str, float | None]:
+        """By name, for JSON; None for what is not finite."""
+        return {name: value if math.isfinite(value) else None for name, value in self._asdict().items()}
+
 
 def wilson(successes: int, trials: int, level: float = LEVEL) -> Interval | None:
     """Wilson's score interval of a share, 0 .. 1; None without trials. Raises ValueError for impossible counts.

@@ -64,7 +64,7 @@ class RunTable:
         """All of a run that is written down; a run that is still going on gives its closed cycles."""
         return cls.of(store.config, store.candidates(), store.cycles(), store.evaluations())
 
-    @property
+    @cached_property
     def valid(self) -> list[CandidateRow]:
         """Candidates that were trained to a number."""
         return [row for row in self.candidates if row.outcome is Outcome.VALID and row.accuracy is not None]

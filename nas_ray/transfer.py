@@ -250,5 +250,5 @@ def choose_elites(
     return [*elites[: top or 0], *(row for row in others if row.id in drawn)]
 
 
-def _bounds(interval: Interval | None) -> dict[str, float] | None:
-    return None if interval is None else interval._asdict()
+def _bounds(interval: Interval | None) -> dict[str, float | None] | None:
+    return None if interval is None else interval.as_values()

@@ -106,8 +106,8 @@ def _constant(course: Course) -> Diagnostic:
         finding += f"; the fit holds (p = {fit.p_deviance:.2f}, dispersion {fit.dispersion:.2f})"
         return Diagnostic("D7", CONSTANT, "ok", finding, rate, "a cycle")
     finding += (
-        f"; but the rate is not constant ({chance(fit.p_deviance)}, dispersion {fit.dispersion:.2f}): "
-        f"by AIC the {course.preferred} model is the best of {', '.join(course.models)}"
+        f"; but the rate is not constant ({chance(fit.p_deviance)}, dispersion {fit.dispersion:.2f}): by AIC the "
+        f"{course.preferred} model is the best of {', '.join(course.models)}"
     )
     return Diagnostic("D7", CONSTANT, "note", finding, rate, "a cycle")
 
@@ -127,8 +127,7 @@ def _bounded(table: RunTable, course: Course) -> Diagnostic:
         settings = table.config.finetune
         advice = (
             f"finetune.epochs={2 * settings.epochs} (now {settings.epochs}) if D1 does not say memorising, or more "
-            "elites a "
-            f"cycle: candidates_per_cycle={2 * table.config.candidates_per_cycle} (now "
+            f"elites a cycle: candidates_per_cycle={2 * table.config.candidates_per_cycle} (now "
             f"{table.config.candidates_per_cycle})"
             if settings.enabled
             else "finetune.enabled=true (now false): nothing is taught"
@@ -173,8 +172,7 @@ def _reaching(table: RunTable, course: Course) -> Diagnostic:
     smallest = SAFE * a / drawn
     finding = (
         f"a family of {100 * FAMILY:g} % of what is written is never drawn in {table.config.cycles} cycles with "
-        "probability "
-        f"{missed:.2f}; families from {100 * smallest:.2g} % on are seen in the long run with 95 %"
+        f"probability {missed:.2f}; families from {100 * smallest:.2g} % on are seen in the long run with 95 %"
     )
     if missed <= MISSED:
         return Diagnostic("D9", REACHES, "ok", finding)

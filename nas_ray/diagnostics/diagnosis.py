@@ -5,7 +5,6 @@ In: a `RunTable`. Out: a `Diagnosis`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,6 @@ from nas_ray.diagnostics.likelihoods import diagnose_likelihoods
 from nas_ray.diagnostics.novelty import diagnose_novelty
 from nas_ray.diagnostics.proxy import diagnose_proxy
 from nas_ray.diagnostics.quality import diagnose_quality
-from nas_ray.interval import Interval
 from nas_ray.run_table import RunTable, freeze_bar
 
 # What comes first brings about what comes after: noise is selected and then memorised; a model that knows its elites by
@@ -76,7 +74,7 @@ class Diagnosis:
                     "question": one.question,
                     "verdict": one.verdict,
                     "finding": one.finding,
-                    "measured": _bounds(one.measured),
+                    "measured": one.measured.as_values() if one.measured is not None else None,
                     "unit": one.unit,
                     "advice": one.advice,
                     "cause": one.cause,
@@ -113,9 +111,3 @@ def _enough(found: Iterable[Diagnostic]) -> Diagnostic:
     if missing:
         return Diagnostic("D17", question, "note", f"no verdict on {', '.join(missing)}: what each needs stands there")
     return Diagnostic("D17", question, "ok", "every question has an answer")
-
-
-def _bounds(interval: Interval | None) -> dict[str, float | None] | None:
-    if interval is None:
-        return None
-    return {name: value if math.isfinite(value) else None for name, value in interval._asdict().items()}

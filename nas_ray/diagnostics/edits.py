@@ -103,8 +103,7 @@ def _worth(table: RunTable, whole: Sequence[CandidateRow], edits: Sequence[Candi
     length_whole, length_edit = (float(np.mean([row.completion_tokens for row in rows])) for rows in (whole, edits))
     finding = (
         f"edits are valid {measured.ratio:.2f} times as often as whole programs ({length_edit:.0f} against "
-        f"{length_whole:.0f} "
-        f"tokens); {100 * phi:.0f} % of them do not apply or change nothing"
+        f"{length_whole:.0f} tokens); {100 * phi:.0f} % of them do not apply or change nothing"
     )
     error_whole = strict_fit(*by_length(table, whole)).e
     if applied and phi < 1:
@@ -112,14 +111,12 @@ def _worth(table: RunTable, whole: Sequence[CandidateRow], edits: Sequence[Candi
         predicted = delta_vs_full(length_whole, length_edit, error_whole, error_edit, phi)
         finding += (
             f"; error rates of {error_whole:.4f} and {error_edit:.4f} a token predict {predicted.ratio:.2f}, and a "
-            "break-even "
-            f"at {100 * predicted.break_even_phi:.0f} % failing"
+            f"break-even at {100 * predicted.break_even_phi:.0f} % failing"
         )
     if measured.high >= 1:
         return Diagnostic("D11", WORTH_IT, "ok", finding, interval, "ratio of valid rates")
     advice = (
-        "generation.delta lower, or a model that quotes better; delta.format "
-        f"(now {table.config.delta.format}) and a lower generation.temperature (now "
-        f"{table.config.generation.temperature:g})"
+        f"generation.delta lower, or a model that quotes better; delta.format (now {table.config.delta.format}) and a "
+        f"lower generation.temperature (now {table.config.generation.temperature:g})"
     )
     return Diagnostic("D11", WORTH_IT, "problem", finding, interval, "ratio of valid rates", advice, "edits fail")

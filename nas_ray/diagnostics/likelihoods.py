@@ -95,16 +95,17 @@ def _memorising(table: RunTable, lessons: Lessons) -> Diagnostic:
     """D1: more gain on training elites than on held-out ones, or than any cross-entropy step could have."""
     train = _gain(lessons.train)
     advice = (
-        f"{lighter(table.config.finetune)}, or more elites a cycle: candidates_per_cycle="
-        f"{2 * table.config.candidates_per_cycle} (now {table.config.candidates_per_cycle})"
+        f"{lighter(table.config.finetune)}, or more elites a cycle: "
+        f"candidates_per_cycle={2 * table.config.candidates_per_cycle} (now {table.config.candidates_per_cycle})"
     )
     said = (
         f"training elites gained {train.gain:.2f} nats a program; no cross-entropy step can exceed "
         f"-ln({lessons.acceptance:.2f}) = {lessons.bound:.2f}"
     )
+    beyond = train.low > lessons.bound
     if len(lessons.held_out) < FEWEST:
         gained = Interval(train.low, train.gain, train.high)
-        if train.low > lessons.bound:
+        if beyond:
             return Diagnostic("D1", MEMORISES, "problem", said, gained, "nats a program", advice, "memorising")
         return untestable(
             "D1",
@@ -115,7 +116,7 @@ def _memorising(table: RunTable, lessons: Lessons) -> Diagnostic:
     gap = _gap(lessons)
     held = _gain(lessons.held_out)
     finding = f"{said}; the {held.n} held out gained {held.gain:.2f}"
-    if train.low > lessons.bound:
+    if beyond:
         return Diagnostic("D1", MEMORISES, "problem", finding, gap, "nats a program of gap", advice, "memorising")
     if gap.low > 0 or train.gain > lessons.bound:
         finding += ": part of what is learned is the training set by heart"
@@ -160,7 +161,6 @@ def _raising(table: RunTable, lessons: Lessons) -> Diagnostic:
 def _mixing(lessons: Lessons) -> Diagnostic:
     """D3: a mixture with a hard elite set changes the log-likelihood of every elite by the same amount."""
     gains = Sample.of(lessons.held_out)
-    # 95 % interval of a standard deviation is wide; its size is what matters here.
     finding = f"gains of held-out elites have a standard deviation of {gains.sd:.2f} around {gains.mean:.2f} nats"
     if gains.sd > SPREAD:
         finding += ": not a mixture, so forecasts of D8 are approximate"

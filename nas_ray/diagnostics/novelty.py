@@ -71,9 +71,8 @@ def _fed(table: RunTable) -> Diagnostic:
     typical = median(cycle.elite for cycle in last)
     finding = (
         f"{typical:g} elites a cycle of {drawn / len(last):.0f} programs: {100 * valid:.0f} % could be trained or "
-        "repeat one "
-        f"that could, {100 * new:.0f} % of these are new, {100 * good:.0f} % of those are elites; "
-        f"a cycle without any has a chance of {chance.prob_zero:.2g}"
+        f"repeat one that could, {100 * new:.0f} % of these are new, {100 * good:.0f} % of those are elites; a cycle "
+        f"without any has a chance of {chance.prob_zero:.2g}"
     )
     tau = table.config.novelty.tau
     if typical >= FEWEST_ELITES and chance.prob_zero <= EMPTY:
@@ -108,9 +107,8 @@ def _new(table: RunTable) -> Diagnostic:
     effective = hill_numbers(list(kinds.values())).D1
     finding = (
         f"{len(kinds)} kinds (as many as {effective:.0f} equally frequent ones) among the last {kinds.total()} "
-        "programs, "
-        f"chance {found.unseen_mass:.2f} that the next is of none of them; "
-        f"{100 * rate.estimate:.0f} % [{100 * rate.low:.0f}, {100 * rate.high:.0f}] pass the filter"
+        f"programs, chance {found.unseen_mass:.2f} that the next is of none of them; {100 * rate.estimate:.0f} % "
+        f"[{100 * rate.low:.0f}, {100 * rate.high:.0f}] pass the filter"
     )
     advice = _unblock(table)
     if found.unseen_mass < UNSEEN or rate.high < 0.5:
@@ -128,9 +126,7 @@ def _unblock(table: RunTable) -> str:
     if 2 * unlike > len(refused):
         return (
             f"novelty.tau={COPY:g} or more (now {settings.novelty.tau:g}): {unlike} of the last {len(refused)} "
-            "programs that it "
-            "refused are less "
-            f"than {COPY:g} alike to what they are said to repeat"
+            f"programs that it refused are less than {COPY:g} alike to what they are said to repeat"
         )
     return (
         f"{lighter(settings.finetune)}: the generator repeats itself (generation.temperature above "

@@ -149,10 +149,9 @@ def _trusted(table: RunTable, measured: Reliability | None) -> Diagnostic:
     if grain is not None:
         coarse = (
             f"{grain.images} validation images alone give a score a standard deviation of {100 * grain.noise:.1f} "
-            f"points, within a cycle programs differ by {100 * grain.spread:.1f}; "
-            f"with other images {100 * grain.again:.0f} % of the last cycles' elites would be chosen again "
-            f"({100 * grain.chance:.0f} % by lot; kappa {grain.stability.estimate:.2f} [{grain.stability.low:.2f}, "
-            f"{grain.stability.high:.2f}])"
+            f"points, within a cycle programs differ by {100 * grain.spread:.1f}; with other images "
+            f"{100 * grain.again:.0f} % of the last cycles' elites would be chosen again ({100 * grain.chance:.0f} % "
+            f"by lot; kappa {grain.stability.estimate:.2f} [{grain.stability.low:.2f}, {grain.stability.high:.2f}])"
         )
     config = table.config
     images = (
@@ -163,8 +162,7 @@ def _trusted(table: RunTable, measured: Reliability | None) -> Diagnostic:
     )
     advice = (
         f"{images} for the images' part, evaluation.seeds={config.evaluation.seeds + 1} (now "
-        f"{config.evaluation.seeds}) "
-        "for the training's"
+        f"{config.evaluation.seeds}) for the training's"
     )
     reliability = measured.selection if measured is not None else None
     if grain is not None and grain.stability.estimate < UNSTABLE and grain.stability.high < SHAKY:
@@ -181,8 +179,8 @@ def _trusted(table: RunTable, measured: Reliability | None) -> Diagnostic:
     order = rank_agreement(math.sqrt(share), math.sqrt(1 - share)).pair_correct
     finding = (
         f"reliability {reliability.estimate:.2f} [{reliability.low:.2f}, {reliability.high:.2f}] from "
-        f"{measured.programs} programs x {measured.seeds} fresh seeds: {100 * order:.0f} % of all pairs are put in the "
-        "right order"
+        f"{measured.programs} programs x {measured.seeds} fresh seeds: {100 * order:.0f} % of all pairs are put in "
+        "the right order"
     )
     kept = kept_share(table)
     if 0 < kept < 1:
@@ -209,8 +207,7 @@ def _lasting(table: RunTable, measured: Reliability | None) -> Diagnostic:
     rho = fidelity.rho
     finding = (
         f"quality after {table.config.protocol.epochs} epochs goes with that after {fidelity.epochs} by "
-        f"{rho.estimate:.2f} "
-        f"[{rho.low:.2f}, {rho.high:.2f}], luck taken out (n = {fidelity.n})"
+        f"{rho.estimate:.2f} [{rho.low:.2f}, {rho.high:.2f}], luck taken out (n = {fidelity.n})"
     )
     precise = measured.icc is not None and measured.icc.estimate > PRECISE
     if rho.high < FAITHFUL or (precise and rho.estimate < FAITHFUL):

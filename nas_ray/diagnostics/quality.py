@@ -56,8 +56,8 @@ def _improving(table: RunTable, cycles: Sequence[Sequence[float]]) -> Diagnostic
     gain = Interval(step.lcb, step.diff, 2 * step.diff - step.lcb)
     finding = (
         f"mean quality of a draw {before.mean:.3f} -> {last.mean:.3f} over the last two times {width} cycles, lower "
-        "bound of "
-        f"the gain {step.lcb:+.3f}; since the start {whole.diff:+.3f}, lower bound {whole.lcb:+.3f} (95 %, one-sided)"
+        f"bound of the gain {step.lcb:+.3f}; since the start {whole.diff:+.3f}, lower bound {whole.lcb:+.3f} (95 %, "
+        "one-sided)"
     )
     if step.lcb > 0:
         return Diagnostic("D4", IMPROVES, "ok", finding, gain, "accuracy a draw")
@@ -67,8 +67,7 @@ def _improving(table: RunTable, cycles: Sequence[Sequence[float]]) -> Diagnostic
     finding += f"; to show a gain of {max(step.diff, SMALLEST_GAIN):.3f} takes {needed} programs on either side"
     advice = (
         f"candidates_per_cycle={math.ceil(needed / width)} (now {table.config.candidates_per_cycle}) would show it; a "
-        "run that "
-        "has reached what its data set and budget allow does not improve either (D8)"
+        "run that has reached what its data set and budget allow does not improve either (D8)"
     )
     return Diagnostic("D4", IMPROVES, "note", finding, gain, "accuracy a draw", advice)
 
